@@ -1,0 +1,325 @@
+"""Integers only: every spelling of strides, padding, cropping and dilation becomes one frozen geometry.
+
+For a stride s, dilation d and kernel length k the kernel reaches over e = (k - 1) d + 1 samples, and L input
+samples make a full output of N = (L - 1) s + e. No kernel is flipped:
+
+    full[i*s + j*d] += x[i] * W[j]
+
+`crop_left` and `crop_right` samples are then cut off; a negative right crop appends zeros. The forward
+convolution is the adjoint, so the same geometry describes it, read from the output to the input.
+
+Source of the definitions: the output lengths of ``tf.keras`` 2.9, Keras 3 (JAX backend), PyTorch, ONNX.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+__all__ = [
+    "AxisGeometry",
+    "ConvGeometry",
+    "conv_axes",
+    "conv_geometry",
+    "crops",
+    "integer",
+    "per_axis",
+    "transpose_axes",
+    "transpose_geometry",
+]
+
+_TRANSPOSE_NAMES = ("valid", "same", "same_lower")
+_CONV_NAMES = ("valid", "same", "same_lower")
+_CONV1D_NAMES = (*_CONV_NAMES, "causal")
+
+
+@dataclass(frozen=True, slots=True)
+class AxisGeometry:
+    """One spatial axis of a transposed convolution, from `in_length` to `out_length` samples."""
+
+    kernel: int
+    stride: int
+    dilation: int
+    crop_left: int
+    crop_right: int
+    in_length: int
+    out_length: int
+
+    @property
+    def reach(self) -> int:
+        """Samples from the first to the last tap: (kernel - 1) * dilation + 1."""
+        return (self.kernel - 1) * self.dilation + 1
+
+    @property
+    def full_length(self) -> int:
+        """Output samples before cropping: (in_length - 1) * stride + reach."""
+        return (self.in_length - 1) * self.stride + self.reach
+
+
+_KnownAxes: TypeAlias = tuple[AxisGeometry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvGeometry:
+    """All axes, with the channel counts of the transposed convolution: `in_channels` to `filters`.
+
+    The forward convolution with this geometry goes from `filters` channels to `in_channels`.
+    """
+
+    axes: tuple[AxisGeometry, ...]
+    in_channels: int
+    filters: int
+    groups: int
+
+    @property
+    def in_lengths(self) -> tuple[int, ...]:
+        """Input length of each axis."""
+        return tuple(axis.in_length for axis in self.axes)
+
+    @property
+    def out_lengths(self) -> tuple[int, ...]:
+        """Output length of each axis."""
+        return tuple(axis.out_length for axis in self.axes)
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the kernel: (k, ..., filters // groups, in_channels)."""
+        return (*(axis.kernel for axis in self.axes), self.filters // self.groups, self.in_channels)
+
+
+def integer(name: str, value: Any, minimum: int) -> int:
+    """`value` as an int: integers of any library and integral floats (R's numbers) pass.
+
+    Raises
+    ------
+    TypeError
+        For a boolean, a string or anything else that is no number.
+    ValueError
+        For a fraction, or for less than `minimum`.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"Expected {name} to be an integer. Received {name}={value!r}.")
+    if not isinstance(value, numbers.Integral) and not float(value).is_integer():
+        raise ValueError(f"Expected {name} to be an integer. Received {name}={value!r}.")
+    number = int(value) if isinstance(value, numbers.Integral) else int(float(value))
+    if number < minimum:
+        raise ValueError(f"Expected {name} to be at least {minimum}. Received {name}={value!r}.")
+    return number
+
+
+def per_axis(name: str, value: Any, ndim: int, minimum: int) -> tuple[int, ...]:
+    """One integer per spatial axis, from one for all of them or a sequence of `ndim`."""
+    if not _is_sequence(value):
+        return (integer(name, value, minimum),) * ndim
+    entries = tuple(value)
+    if len(entries) != ndim:
+        raise ValueError(
+            f"Expected {name} to be one integer or {ndim}, one per spatial axis. Received {name}={value!r}."
+        )
+    return tuple(integer(name, entry, minimum) for entry in entries)
+
+
+def crops(padding: Any, ndim: int, names: Sequence[str]) -> tuple[str | tuple[int, int], ...]:
+    """`padding` for each axis: one of `names` in lower case, or a (left, right) pair."""
+    if isinstance(padding, str):
+        if padding.lower() in names:
+            return (padding.lower(),) * ndim
+        hint = ""
+        if padding.lower() == "causal" and names is _TRANSPOSE_NAMES:
+            hint = (
+                " A transposed convolution has no causal padding: to keep only what past inputs "
+                "determine, crop on the right with padding=(0, kernel_size - strides)."
+            )
+        raise ValueError(
+            f"Expected padding to be one of {', '.join(map(repr, names))}, an integer or a (left, right) "
+            f"pair. Received padding={padding!r}.{hint}"
+        )
+    if not _is_sequence(padding):
+        both = integer("padding", padding, 0)
+        return ((both, both),) * ndim
+    entries = tuple(padding)
+    nested = [_is_sequence(entry) for entry in entries]
+    if ndim == 1 and len(entries) == 2 and not any(nested):
+        return (_pair(entries),)
+    if len(entries) != ndim or (any(nested) and not all(nested)):
+        spellings = "a (left, right) pair" if ndim == 1 else f"{ndim} integers or {ndim} (left, right) pairs"
+        raise ValueError(f"Expected padding to be one integer or {spellings}. Received padding={padding!r}.")
+    return tuple(_pair(entry if _is_sequence(entry) else (entry, entry)) for entry in entries)
+
+
+def _pair(entry: Any) -> tuple[int, int]:
+    values = tuple(integer("padding", value, 0) for value in entry)
+    if len(values) != 2:
+        raise ValueError(f"Expected a (left, right) pair of padding. Received padding={values!r}.")
+    return values[0], values[1]
+
+
+def _is_sequence(value: Any) -> bool:
+    # A NumPy scalar array says that it is iterable, and is not.
+    return (
+        isinstance(value, Iterable) and not isinstance(value, str | bytes) and getattr(value, "ndim", 1) > 0
+    )
+
+
+def transpose_axes(
+    in_lengths: Sequence[int | None],
+    kernel_size: Any,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    output_padding: Any = None,
+    output_size: Any = None,
+    dilation_rate: Any = 1,
+) -> tuple[AxisGeometry | None, ...]:
+    """The axes of a transposed convolution; None where the length is None. Everything is validated."""
+    ndim = len(in_lengths)
+    kernels = per_axis("kernel_size", kernel_size, ndim, 1)
+    steps = per_axis("strides", strides, ndim, 1)
+    dilations = per_axis("dilation_rate", dilation_rate, ndim, 1)
+    cuts = crops(padding, ndim, _TRANSPOSE_NAMES)
+    extras: tuple[int | None, ...] = (None,) * ndim
+    sizes: tuple[int | None, ...] = (None,) * ndim
+    if output_padding is not None:
+        extras = per_axis("output_padding", output_padding, ndim, 0)
+    if output_size is not None:
+        sizes = per_axis("output_size", output_size, ndim, 0)
+        if output_padding is not None:
+            raise ValueError(
+                "Expected output_padding or output_size, not both. Received "
+                f"output_padding={output_padding!r}, output_size={output_size!r}."
+            )
+    for extra, s, d in zip(extras, steps, dilations, strict=True):
+        if extra is not None and extra >= max(s, d):
+            raise ValueError(
+                "Expected output_padding to be less than the stride (or the dilation, if larger). Received "
+                f"output_padding={output_padding!r}, strides={strides!r}, dilation_rate={dilation_rate!r}."
+            )
+    settings = zip(kernels, steps, dilations, cuts, extras, sizes, strict=True)
+    return tuple(
+        None if length is None else _transpose_axis(length, *rest)
+        for length, rest in zip(in_lengths, settings, strict=True)
+    )
+
+
+def _transpose_axis(
+    length: int, k: int, s: int, d: int, cut: str | tuple[int, int], extra: int | None, size: int | None
+) -> AxisGeometry:
+    e = (k - 1) * d + 1
+    full = (length - 1) * s + e
+    lowest = full  # the output length that output_padding=0 gives, for "valid"
+    if cut == "valid":
+        out = full + extra if extra is not None else (length - 1) * s + max(e, s)
+    elif isinstance(cut, str):
+        # What "same" means with a size: a forward "same" convolution of `size` samples makes `length`.
+        lowest = (length - 1) * s + (1 if size is not None else e % 2)
+        out = lowest + extra if extra is not None else length * s
+    else:
+        lowest = full - sum(cut)
+        out = lowest + (extra or 0)
+    if length == 0:
+        out = lowest = 0
+    if size is not None:
+        highest = lowest + s - 1 if length else 0
+        if not lowest <= size <= highest:
+            raise ValueError(
+                f"Expected output_size from {lowest} to {highest} for an input of length {length}, "
+                f"kernel_size={k}, strides={s}, dilation_rate={d}, padding={cut!r}. "
+                f"Received output_size={size}."
+            )
+        out = size
+    if out < 0:
+        raise ValueError(
+            f"Expected padding to crop at most the {full} samples that an input of length {length} makes. "
+            f"Received padding={cut!r}, kernel_size={k}, strides={s}, dilation_rate={d}."
+        )
+    excess = full - out
+    if cut == "valid":
+        left = 0
+    elif cut == "same":
+        left = max(0, excess // 2)
+    elif cut == "same_lower":
+        left = max(0, excess - excess // 2)
+    else:
+        left = int(cut[0])
+    return AxisGeometry(k, s, d, left, excess - left, length, out)
+
+
+def conv_axes(
+    lengths: Sequence[int | None],
+    kernel_size: Any,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    dilation_rate: Any = 1,
+) -> tuple[AxisGeometry | None, ...]:
+    """The axes of a forward convolution of `lengths`, as those of the transposed one that it is adjoint to.
+
+    What the forward convolution reads is `out_length`; what it makes is `in_length`.
+    """
+    ndim = len(lengths)
+    kernels = per_axis("kernel_size", kernel_size, ndim, 1)
+    steps = per_axis("strides", strides, ndim, 1)
+    dilations = per_axis("dilation_rate", dilation_rate, ndim, 1)
+    cuts = crops(padding, ndim, _CONV1D_NAMES if ndim == 1 else _CONV_NAMES)
+    settings = zip(kernels, steps, dilations, cuts, strict=True)
+    return tuple(
+        None if length is None else _conv_axis(length, *rest)
+        for length, rest in zip(lengths, settings, strict=True)
+    )
+
+
+def _conv_axis(length: int, k: int, s: int, d: int, cut: str | tuple[int, int]) -> AxisGeometry:
+    e = (k - 1) * d + 1
+    if cut == "valid":
+        left = right = 0
+    elif cut == "causal":
+        left, right = e - 1, 0
+    elif isinstance(cut, str):
+        total = max(0, (_ceil_div(length, s) - 1) * s + e - length)
+        left = total // 2 if cut == "same" else total - total // 2
+        right = total - left
+    else:
+        left, right = cut
+    made = (length + left + right - e) // s + 1
+    if length == 0:
+        made = 0
+    elif made <= 0:
+        raise ValueError(
+            f"Expected at least {e} samples, padding included, for kernel_size={k}, dilation_rate={d}. "
+            f"Received a length of {length} with padding={cut!r}."
+        )
+    return AxisGeometry(k, s, d, left, (made - 1) * s + e - length - left, made, length)
+
+
+def transpose_geometry(
+    in_lengths: Sequence[int], in_channels: int, filters: int, groups: Any, kernel_size: Any, **settings: Any
+) -> ConvGeometry:
+    """The geometry of a transposed convolution. `settings` are those of `transpose_axes`."""
+    count = _groups(groups, in_channels, filters)
+    axes = transpose_axes(in_lengths, kernel_size, **settings)
+    return ConvGeometry(cast(_KnownAxes, axes), in_channels, filters, count)
+
+
+def conv_geometry(
+    lengths: Sequence[int], in_channels: int, filters: int, groups: Any, kernel_size: Any, **settings: Any
+) -> ConvGeometry:
+    """The geometry of a forward convolution from `in_channels` to `filters`, written as its adjoint's."""
+    count = _groups(groups, in_channels, filters)
+    axes = conv_axes(lengths, kernel_size, **settings)
+    return ConvGeometry(cast(_KnownAxes, axes), filters, in_channels, count)
+
+
+def _groups(groups: Any, in_channels: int, filters: int) -> int:
+    count = integer("groups", groups, 1)
+    if in_channels % count or filters % count:
+        raise ValueError(
+            "Expected groups to divide the channels and the filters. "
+            f"Received groups={groups!r} for {in_channels} channels and {filters} filters."
+        )
+    return count
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)

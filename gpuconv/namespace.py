@@ -1,0 +1,151 @@
+"""Which library an array is from. The only importer of array_api_compat.
+
+Nothing here imports an array library: asking "is it CuPy?" looks at the array, so a NumPy user never
+pays for, or needs, anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace as _compat_namespace
+from array_api_compat import device as device_of
+from array_api_compat import (
+    is_array_api_obj,
+    is_cupy_array,
+    is_dask_array,
+    is_jax_array,
+    is_numpy_array,
+    is_torch_array,
+    is_writeable_array,
+)
+
+from gpuconv._typing import Array, Namespace
+
+__all__ = [
+    "array_namespace",
+    "device_of",
+    "dtype_name",
+    "dtype_named",
+    "is_numpy_array",
+    "is_traced",
+    "is_writeable_array",
+    "library",
+    "like",
+    "to_numpy",
+]
+
+_TESTS: dict[str, Callable[[object], bool]] = {
+    "numpy": is_numpy_array,
+    "cupy": is_cupy_array,
+    "torch": is_torch_array,
+    "jax": is_jax_array,
+    "dask": is_dask_array,
+}
+
+
+def library(array: Array) -> str:
+    """Name of the library that `array` belongs to: ``"numpy"``, ``"cupy"``, ``"torch"``, ...
+
+    Raises
+    ------
+    TypeError
+        If `array` is not an array, or is a kind of NumPy array whose extra meaning (a mask, matrix
+        products) would be lost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv.namespace import library
+    >>> library(np.zeros(3))
+    'numpy'
+    """
+    if isinstance(array, np.ma.MaskedArray | np.matrix):
+        kind = type(array).__name__
+        raise TypeError(
+            f"Expected a plain array. Received a numpy {kind}. "
+            "Fill or convert it first, for example with numpy.asarray."
+        )
+    for name, is_member in _TESTS.items():
+        if is_member(array):
+            return name
+    if not is_array_api_obj(array) or isinstance(array, np.generic):
+        raise TypeError(
+            f"Expected an array. Received {type(array).__module__}.{type(array).__qualname__}. "
+            "Convert it first, for example with numpy.asarray."
+        )
+    return str(array.__array_namespace__().__name__).partition(".")[0]
+
+
+def array_namespace(**arrays: Array) -> Namespace:
+    """The array-API namespace that all `arrays` (those that are not None) share.
+
+    The keywords are the names that an error message gives the arrays.
+
+    Raises
+    ------
+    TypeError
+        If one is not an array, or if they come from two libraries.
+    """
+    owner: str | None = None
+    first = ""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    for name, array in given.items():
+        try:
+            found = library(array)
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from None
+        if owner is None:
+            owner, first = found, name
+        elif found != owner:
+            raise TypeError(
+                f"Expected arrays of one library. Received {first} of {owner} and {name} of {found}. "
+                f"Convert one of them: nothing is copied between libraries or devices unasked."
+            )
+    return _compat_namespace(*given.values())
+
+
+def dtype_name(array: Array) -> str:
+    """The array's element type as a word that means the same in every library: ``"float32"``."""
+    dtype = array.dtype
+    return str(getattr(dtype, "name", None) or str(dtype).rpartition(".")[2])
+
+
+def dtype_named(xp: Namespace, name: str) -> Any:
+    """The dtype of `xp` called `name`; NumPy's bfloat16 comes from ml_dtypes."""
+    if name == "bfloat16" and not hasattr(xp, name):
+        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    return getattr(xp, name)
+
+
+def is_traced(array: Array) -> bool:
+    """Whether `array` stands for a value that JAX is tracing, and must not be kept."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(array, jax.core.Tracer)
+
+
+def like(values: Array, reference: Array) -> Array:
+    """`values` as an array of the library and on the device of `reference`, dtype kept."""
+    if library(values) == library(reference) and (
+        is_traced(reference) or device_of(values) == device_of(reference)
+    ):
+        return values
+    xp = array_namespace(reference=reference)
+    return xp.asarray(to_numpy(values), device=device_of(reference))
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """`array` as a NumPy array on the host, copied only when it lives elsewhere."""
+    if is_numpy_array(array):
+        return array
+    if is_cupy_array(array):
+        return array.get()
+    if is_torch_array(array):
+        array = array.detach().cpu().resolve_conj()
+    if is_dask_array(array):
+        return array.compute()
+    return np.asarray(array)
