@@ -1,0 +1,55 @@
+"""Transposed convolution (and its forward twin) for the array that you already have.
+
+A NumPy array runs vectorised BLAS, any other array-API array runs through the standard, and what comes back
+is of the same kind. `gpuconv.layers` reads like `keras.layers`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gpuconv import config
+from gpuconv.ops import (
+    Setting,
+    conv1d,
+    conv1d_transpose,
+    conv2d,
+    conv2d_transpose,
+    conv3d,
+    conv3d_transpose,
+    output_shape,
+    solve,
+)
+
+if TYPE_CHECKING:
+    from gpuconv import activations, constraints, initializers, layers, regularizers
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Setting",
+    "activations",
+    "config",
+    "constraints",
+    "conv1d",
+    "conv1d_transpose",
+    "conv2d",
+    "conv2d_transpose",
+    "conv3d",
+    "conv3d_transpose",
+    "initializers",
+    "layers",
+    "output_shape",
+    "regularizers",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Who only convolves does not wait for the layers and their catalogues.
+    if name in __all__:
+        return importlib.import_module(f"gpuconv.{name}")
+    raise AttributeError(f"module 'gpuconv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

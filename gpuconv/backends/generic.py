@@ -1,0 +1,196 @@
+"""Any array-API library, by the standard alone.
+
+Nothing is written in place and no value is looked at, so the autodiff and the tracing of torch, JAX and Dask
+pass through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+
+from gpuconv._typing import Array, Namespace
+from gpuconv.geometry import ConvGeometry
+from gpuconv.namespace import array_namespace, device_of, dtype_named
+from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phases
+
+__all__ = ["conv", "conv_transpose"]
+
+#: Products sum over this many terms at a time where there are enough taps ...
+_TERMS = 256
+#: ... from at most this many taps: what a window may cost, in copies of the input.
+_COPIES = 16
+
+
+def conv_transpose(
+    geometry: ConvGeometry,
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    activation: Callable[[Array], Array] | None,
+    *,
+    channels_last: bool,
+    dtype: str,
+    out: Array | None = None,
+) -> Array:
+    """Run the transposed convolution. Arguments are those of `backends.numpy_.conv_transpose`."""
+    xp, groups = array_namespace(x=x), geometry.groups
+    kernel = xp.reshape(kernel, (*kernel.shape[:-1], groups, geometry.in_channels // groups))
+    phases = tuple(map(transpose_phases, geometry.axes))
+    result = _run(x, kernel, bias, activation, channels_last, dtype, phases, geometry.out_lengths)
+    return _deliver(result, out)
+
+
+def conv(
+    geometry: ConvGeometry,
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    activation: Callable[[Array], Array] | None,
+    *,
+    channels_last: bool,
+    dtype: str,
+    out: Array | None = None,
+) -> Array:
+    """Run the forward convolution. Arguments are those of `backends.numpy_.conv`."""
+    xp, groups = array_namespace(x=x), geometry.groups
+    kernel = xp.reshape(kernel, (*kernel.shape[:-1], groups, geometry.in_channels // groups))
+    ndim = len(geometry.axes)
+    kernel = xp.permute_dims(kernel, (*range(ndim), ndim + 2, ndim + 1, ndim))
+    phases = tuple(map(conv_phases, geometry.axes))
+    result = _run(x, kernel, bias, activation, channels_last, dtype, phases, geometry.in_lengths)
+    return _deliver(result, out)
+
+
+def _deliver(result: Array, out: Array | None) -> Array:
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
+def _run(
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    activation: Callable[[Array], Array] | None,
+    channels_last: bool,
+    dtype: str,
+    phases: tuple[tuple[PhaseGroup, ...], ...],
+    lengths: tuple[int, ...],
+) -> Array:
+    """`kernel` is (taps..., width, groups, depth), `lengths` are those of the result."""
+    xp = array_namespace(x=x)
+    ndim = len(lengths)
+    width, groups, depth = kernel.shape[ndim:]
+    if not channels_last:
+        x = xp.permute_dims(x, (0, *range(2, ndim + 2), 1))
+    n = x.shape[0]
+    if n and all(lengths):
+        working = dtype_named(xp, "float32" if dtype in ("float16", "bfloat16") else dtype)
+        x = xp.astype(xp.reshape(x, (*x.shape[:-1], groups, depth)), working)
+        y = _gather(xp, x, xp.astype(kernel, working), phases, lengths)
+        if bias is not None:
+            y = y + xp.reshape(xp.astype(bias, working), (groups, width))
+        y = xp.reshape(y, (n, *lengths, groups * width))
+        if activation is not None:
+            y = activation(y)
+        y = xp.astype(y, dtype_named(xp, dtype))
+    else:
+        y = xp.zeros((n, *lengths, groups * width), dtype=dtype_named(xp, dtype), device=device_of(x))
+    return y if channels_last else xp.permute_dims(y, (0, ndim + 1, *range(1, ndim + 1)))
+
+
+def _gather(
+    xp: Namespace,
+    x: Array,
+    kernel: Array,
+    phases: tuple[tuple[PhaseGroup, ...], ...],
+    lengths: tuple[int, ...],
+) -> Array:
+    """The sums, as (samples, lengths..., groups, width)."""
+    n, groups, width, ndim = x.shape[0], x.shape[-2], kernel.shape[-3], len(lengths)
+    # Every group of phases gets the rows of the longest, so that they can be joined; the surplus is cut off.
+    phases = tuple(
+        tuple(dataclasses.replace(phase, rows=axis_phases[0].rows) for phase in axis_phases)
+        for axis_phases in phases
+    )
+    starts = []
+    for axis, axis_phases in enumerate(phases, start=1):
+        before, after = rows_outside(axis_phases, x.shape[axis])
+        x = _zero_padded(xp, x, axis, before, after)
+        starts.append(before)
+
+    def join(chosen: tuple[PhaseGroup, ...]) -> Array:
+        """(samples, rows, phases, rows, phases, ..., groups, width) for all phases of the axes to come."""
+        axis = len(chosen)
+        if axis == ndim:
+            return _product(xp, x, kernel, chosen, starts)
+        parts = [join((*chosen, phase)) for phase in phases[axis]]
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=2 * axis + 2)
+
+    y = join(())
+    joined = (y.shape[2 * axis + 1] * y.shape[2 * axis + 2] for axis in range(ndim))
+    y = xp.reshape(y, (n, *joined, groups, width))
+    return y[(slice(None), *(slice(0, length) for length in lengths), slice(None), slice(None))]
+
+
+def _product(
+    xp: Namespace, x: Array, kernel: Array, chosen: tuple[PhaseGroup, ...], starts: list[int]
+) -> Array:
+    n, ndim = x.shape[0], len(chosen)
+    width, groups, depth = kernel.shape[-3:]
+    rows = tuple(phase.rows for phase in chosen)
+    members = tuple(len(phase.taps) for phase in chosen)
+    total = xp.zeros(
+        (groups, n * math.prod(rows), math.prod(members) * width), dtype=x.dtype, device=device_of(x)
+    )
+    taps = tuple(itertools.product(*(range(len(phase.taps[0])) for phase in chosen)))
+    weights = _pick_taps(xp, kernel, chosen) if taps else total
+    at_once = max(1, min(_COPIES, _TERMS // depth))
+    for first in range(0, len(taps), at_once):
+        some = taps[first : first + at_once]
+        pieces = [_rows_of_tap(x, chosen, starts, tap) for tap in some]
+        window = xp.concat(pieces, axis=-1) if len(pieces) > 1 else pieces[0]
+        terms = len(some) * depth
+        window = xp.permute_dims(xp.reshape(window, (n * math.prod(rows), groups, terms)), (1, 0, 2))
+        matrix = xp.reshape(weights[:, first : first + len(some), :, :], (groups, terms, total.shape[2]))
+        total = xp.matmul(window, matrix) if first == 0 else total + xp.matmul(window, matrix)
+    total = xp.reshape(xp.permute_dims(total, (1, 0, 2)), (n, *rows, groups, *members, width))
+    order = itertools.chain.from_iterable((1 + axis, 2 + ndim + axis) for axis in range(ndim))
+    return xp.permute_dims(total, (0, *order, 1 + ndim, 2 + 2 * ndim))
+
+
+def _rows_of_tap(x: Array, chosen: tuple[PhaseGroup, ...], starts: list[int], tap: tuple[int, ...]) -> Array:
+    index = []
+    for phase, start, m in zip(chosen, starts, tap, strict=True):
+        first = start + phase.offset + m * phase.hop
+        index.append(slice(first, first + (phase.rows - 1) * phase.row_step + 1, phase.row_step))
+    return x[(slice(None), *index, slice(None), slice(None))]
+
+
+def _pick_taps(xp: Namespace, kernel: Array, chosen: tuple[PhaseGroup, ...]) -> Array:
+    """The weights of one group of phases, as (groups, all taps, depth, all phases * width)."""
+    ndim = len(chosen)
+    for axis, phase in enumerate(chosen):
+        flat = [tap for taps in phase.taps for tap in taps]
+        kernel = xp.take(kernel, xp.asarray(flat, device=device_of(kernel)), axis=axis)
+    split = ((len(phase.taps), len(phase.taps[0])) for phase in chosen)
+    width, groups, depth = kernel.shape[ndim:]
+    kernel = xp.reshape(kernel, (*itertools.chain.from_iterable(split), width, groups, depth))
+    order = (2 * ndim + 1, *range(1, 2 * ndim, 2), 2 * ndim + 2, *range(0, 2 * ndim, 2), 2 * ndim)
+    taps = math.prod(len(phase.taps[0]) for phase in chosen)
+    return xp.reshape(xp.permute_dims(kernel, order), (groups, taps, depth, -1))
+
+
+def _zero_padded(xp: Namespace, x: Array, axis: int, before: int, after: int) -> Array:
+    parts = [x]
+    if before:
+        shape = (*x.shape[:axis], before, *x.shape[axis + 1 :])
+        parts.insert(0, xp.zeros(shape, dtype=x.dtype, device=device_of(x)))
+    if after:
+        shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
+        parts.append(xp.zeros(shape, dtype=x.dtype, device=device_of(x)))
+    return xp.concat(parts, axis=axis) if len(parts) > 1 else x

@@ -1,0 +1,132 @@
+"""What every convolution does: check everything, build the geometry, pick the backend, run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from gpuconv._typing import Activation, Array, Namespace
+from gpuconv.config import standardize_data_format
+from gpuconv.namespace import (
+    array_namespace,
+    device_of,
+    dtype_name,
+    is_numpy_array,
+    is_writeable_array,
+    library,
+)
+from gpuconv.ops._select import backend_of
+from gpuconv.ops.shapes import geometry_of
+
+__all__ = ["call"]
+
+_Function: TypeAlias = Callable[[Array], Array]
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+
+
+def call(
+    ndim: int,
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    *,
+    transposed: bool,
+    data_format: str | None,
+    groups: int,
+    activation: Activation,
+    precision: str,
+    out: Array | None,
+    **settings: Any,
+) -> Array:
+    """Run a convolution over `ndim` spatial axes; `settings` are the sizes that `geometry_of` takes."""
+    xp = array_namespace(x=x, kernel=kernel, bias=bias, out=out)
+    channels_last = standardize_data_format(data_format) == "channels_last"
+    if precision not in ("ieee", "tf32"):
+        raise ValueError(f"Expected precision to be 'ieee' or 'tf32'. Received precision={precision!r}.")
+    dtype = _result_dtype(xp, x=x, kernel=kernel, bias=bias)
+    fused, whole = _resolve(activation, dtype)
+    geometry = geometry_of(transposed, ndim, x.shape, kernel.shape, channels_last, groups, **settings)
+    filters, lengths = geometry.filters, geometry.out_lengths
+    if not transposed:
+        filters, lengths = geometry.in_channels, geometry.in_lengths
+    if bias is not None and tuple(bias.shape) != (filters,):
+        raise ValueError(f"Expected bias of shape ({filters},). Received bias of shape {tuple(bias.shape)}.")
+    _check_devices(x=x, kernel=kernel, bias=bias, out=out)
+    if out is not None:
+        _check_writeable(out)
+    if out is not None and whole is None:
+        shape = (x.shape[0], *lengths, filters) if channels_last else (x.shape[0], filters, *lengths)
+        _check_out(out, shape, dtype)
+    backend = backend_of(x)
+    run = backend.conv_transpose if transposed else backend.conv
+    if whole is None:
+        return run(geometry, x, kernel, bias, fused, channels_last=channels_last, dtype=dtype, out=out)
+    result = whole(run(geometry, x, kernel, bias, None, channels_last=channels_last, dtype=dtype))
+    if out is None:
+        return result
+    _check_out(out, result.shape, dtype_name(result))
+    out[...] = result
+    return out
+
+
+def _result_dtype(xp: Namespace, **arrays: Array | None) -> str:
+    given = {name: array for name, array in arrays.items() if array is not None}
+    for name, array in given.items():
+        if dtype_name(array) not in _DTYPES:
+            raise TypeError(
+                f"Expected {name} of dtype {', '.join(_DTYPES)}. Received {name} of {dtype_name(array)}. "
+                "Cast it first, for example to float32."
+            )
+    result = xp.result_type(*(array.dtype for array in given.values()))
+    return str(getattr(result, "name", None) or str(result).rpartition(".")[2])
+
+
+def _resolve(activation: Activation, dtype: str) -> tuple[_Function | None, _Function | None]:
+    """The activation as one that a backend may apply block by block, or else as one for the whole result.
+
+    Softmax and the like need whole axes; glu and the user's own may even change the shape.
+    """
+    if activation is None:
+        return None, None
+    from gpuconv import activations  # not read where there is none to apply
+
+    function = activations.get(activation)
+    if dtype.startswith("complex") and not activations.supports_complex(function):
+        raise TypeError(
+            f"Expected an activation that complex numbers have. Received activation={activation!r} for "
+            f"{dtype}. Apply it to the real and imaginary parts, or pass a callable of your own."
+        )
+    if function is activations.linear:
+        return None, None
+    return (function, None) if activations.is_elementwise(function) else (None, function)
+
+
+def _check_devices(**arrays: Array | None) -> None:
+    given = {name: array for name, array in arrays.items() if array is not None}
+    if is_numpy_array(given["x"]):
+        return
+    devices = {name: device_of(array) for name, array in given.items()}
+    if any(device != devices["x"] for device in devices.values()):
+        received = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(
+            f"Expected arrays on one device. Received {received}. "
+            "Move them: nothing is copied between devices unasked."
+        )
+
+
+def _check_writeable(out: Array) -> None:
+    owner = library(out)
+    if owner in ("jax", "dask"):
+        raise NotImplementedError(
+            f"Expected out= of a library whose arrays can be written, such as numpy or torch. "
+            f"Received out of {owner}. Leave it away and use the result."
+        )
+    if not is_writeable_array(out):
+        raise ValueError("Expected out= to be writeable. Received a read-only array.")
+
+
+def _check_out(out: Array, shape: tuple[int, ...], dtype: str) -> None:
+    if tuple(out.shape) != tuple(shape):
+        raise ValueError(f"Expected out of shape {tuple(shape)}. Received out of shape {tuple(out.shape)}.")
+    if dtype_name(out) != dtype:
+        raise TypeError(f"Expected out of dtype {dtype}. Received out of {dtype_name(out)}.")

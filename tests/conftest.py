@@ -1,0 +1,42 @@
+"""Profiles, and the array libraries that every backend test runs on."""
+
+import importlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", max_examples=150, deadline=None)
+settings.register_profile(
+    "deep", max_examples=20_000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@pytest.fixture(scope="session")
+def deep():
+    """Whether this is the long run: ``pytest --hypothesis-profile=deep``."""
+    return settings.get_current_profile_name() == "deep"
+
+
+def _jax():
+    jax = importlib.import_module("jax")
+    jax.config.update("jax_enable_x64", True)
+    return jax.numpy
+
+
+LIBRARIES = {
+    "numpy": lambda: np,
+    "array_api_strict": lambda: importlib.import_module("array_api_strict"),
+    "torch": lambda: importlib.import_module("torch"),
+    "jax": _jax,
+    "dask": lambda: importlib.import_module("dask.array"),
+}
+
+
+@pytest.fixture(params=list(LIBRARIES))
+def xp(request):
+    """The namespace of each array library that is installed."""
+    try:
+        return LIBRARIES[request.param]()
+    except ImportError:
+        pytest.skip(f"{request.param} is not installed: pip install gpuconv[peers]")
