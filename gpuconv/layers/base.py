@@ -1,0 +1,330 @@
+"""What every layer has: a name, a dtype, parameters, losses, a config."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from gpuconv import constraints, initializers, regularizers
+from gpuconv._typing import Array, Shape
+from gpuconv.geometry import integer
+from gpuconv.namespace import array_namespace, dtype_name, dtype_named, is_traced, like, to_numpy
+
+__all__ = ["Layer", "Parameter", "as_shape"]
+
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+_counters: dict[str, itertools.count[int]] = collections.defaultdict(itertools.count)
+
+
+@dataclass
+class Parameter:
+    """An array that belongs to a layer, and what is done to it in training."""
+
+    value: Array
+    regularizer: Callable[[Array], Array] | None
+    constraint: Callable[[Array], Array] | None
+
+
+class Layer:
+    """The base of all layers, and of your own: override `call`, and `build` where there are parameters.
+
+    Source of the definition: ``keras.layers.Layer``.
+
+    Parameters
+    ----------
+    name : str, optional
+        Made of the class's name and a number when not given.
+    trainable : bool, default True
+        Whether training changes the parameters; a frozen layer has no regularization losses.
+    dtype : str, optional
+        Type of the parameters and of the computation; input is cast to it. ``"float32"`` by default.
+    activity_regularizer : str, dict, callable or None
+        Penalty on the output, divided by the number of samples.
+    input_shape, batch_input_shape : sequence of int or None, optional
+        Shape of the input without and with the samples axis, for a layer that comes first in a
+        `Sequential`; None for what is not known.
+    batch_size : int, optional
+        The number of samples that goes before `input_shape`.
+    weights : sequence of arrays, optional
+        Values that `set_weights` is given when the parameters are made.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an argument that is none of these, naming what was received.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv.layers import Layer
+    >>> class Gain(Layer):
+    ...     def build(self, input_shape):
+    ...         self.add_weight("gain", input_shape[-1:], "ones")
+    ...         super().build(input_shape)
+    ...
+    ...     def call(self, inputs):
+    ...         return inputs * self.weight("gain", inputs)
+    >>> layer = Gain()
+    >>> layer(np.zeros((2, 5, 3))).dtype, layer.count_params()
+    (dtype('float32'), 3)
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        activity_regularizer: Any = None,
+        input_shape: Sequence[int | None] | None = None,
+        batch_input_shape: Sequence[int | None] | None = None,
+        batch_size: int | None = None,
+        weights: Sequence[Any] | None = None,
+    ) -> None:
+        self.name = _unique_name(type(self).__name__) if name is None else _checked_name(name)
+        self.trainable = bool(trainable)
+        self.dtype = _dtype(dtype)
+        self.activity_regularizer = regularizers.get(activity_regularizer)
+        self.batch_input_shape = _batch_input_shape(input_shape, batch_input_shape, batch_size)
+        self.built = False
+        self._initial_weights = weights
+        self._parameters: dict[str, Parameter] = {}
+        self._activity_loss: Array | None = None
+
+    # --- computing ---
+
+    def __call__(self, inputs: Array, **options: Any) -> Array:
+        """Cast `inputs` to the layer's dtype, build the layer if that was not done, and `call` it."""
+        inputs = self._cast(inputs)
+        if not self.built:
+            self.build(tuple(inputs.shape))
+        outputs = self.call(inputs, **options)
+        if self.activity_regularizer is not None:
+            self._activity_loss = self.activity_regularizer(outputs) / max(1, outputs.shape[0])
+        return outputs
+
+    def call(self, inputs: Array) -> Array:
+        """Compute the output. To be overridden."""
+        raise NotImplementedError(f"Expected {type(self).__name__} to define call(self, inputs).")
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Make the parameters for inputs of this shape; a layer of your own calls this at the end."""
+        del input_shape  # only layers with parameters look at it
+        self.built = True
+        if self._initial_weights is not None:
+            self.set_weights(self._initial_weights)
+            self._initial_weights = None
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
+        """Shape of the output for an input of this shape; None where `input_shape` has None."""
+        return tuple(input_shape)
+
+    def _cast(self, inputs: Array) -> Array:
+        array_namespace(inputs=inputs)  # refuses what is no array
+        if dtype_name(inputs) == self.dtype:
+            return inputs
+        return _cast_copy(inputs, self.dtype, f"input of layer {self.name!r}")
+
+    # --- parameters ---
+
+    def add_weight(
+        self,
+        name: str,
+        shape: Sequence[int],
+        initializer: Any = "glorot_uniform",
+        *,
+        regularizer: Any = None,
+        constraint: Any = None,
+    ) -> None:
+        """Make a parameter, a NumPy array until the layer is called with another library's."""
+        initialize = initializers.get(initializer)
+        if initialize is None:
+            initialize = initializers.Zeros()
+        value = initialize(tuple(shape), dtype=self.dtype)
+        self._parameters[name] = Parameter(value, regularizers.get(regularizer), constraints.get(constraint))
+
+    def weight(self, name: str, inputs: Array) -> Array:
+        """The parameter `name`, moved to the library and device of `inputs` if it was elsewhere."""
+        parameter = self._parameters[name]
+        moved = like(parameter.value, inputs)
+        # What is made while JAX traces belongs to the trace; the layer keeps its own.
+        if not is_traced(inputs):
+            parameter.value = moved
+        return moved
+
+    @property
+    def weights(self) -> list[Array]:
+        """The parameters, in the order in which they were made."""
+        return [parameter.value for parameter in self._all_parameters()]
+
+    def _all_parameters(self) -> list[Parameter]:
+        return list(self._parameters.values())
+
+    @property
+    def trainable_weights(self) -> list[Array]:
+        """The parameters that training changes: all, or none for a frozen layer."""
+        return self.weights if self.trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list[Array]:
+        """The parameters that training leaves alone."""
+        return [] if self.trainable else self.weights
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of the parameters, as NumPy arrays."""
+        return [np.array(to_numpy(value)) for value in self.weights]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Replace all parameters by copies of `weights`, arrays of any library in the order of `weights`.
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built, or the number or a shape differs. Then nothing is replaced.
+        """
+        self._check_built("set_weights")
+        expected = [tuple(value.shape) for value in self.weights]
+        arrays = [given if hasattr(given, "shape") else np.asarray(given) for given in weights]
+        received = [tuple(array.shape) for array in arrays]
+        if received != expected:
+            raise ValueError(
+                f"Expected weights of shapes {expected} for layer {self.name!r}. Received shapes {received}."
+            )
+        parameters = self._all_parameters()
+        copies = [
+            _cast_copy(array, dtype_name(parameter.value), f"weights of layer {self.name!r}")
+            for array, parameter in zip(arrays, parameters, strict=True)
+        ]
+        for parameter, value in zip(parameters, copies, strict=True):
+            parameter.value = value
+
+    def count_params(self) -> int:
+        """Number of scalars in the parameters.
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built: it does not know its input's channels.
+        """
+        self._check_built("count_params")
+        return sum(math.prod(value.shape) for value in self.weights)
+
+    @property
+    def losses(self) -> list[Array]:
+        """The penalty on the last output, then those on the trainable parameters, as 0-d arrays."""
+        found = [] if self._activity_loss is None else [self._activity_loss]
+        if self.trainable:
+            found += [p.regularizer(p.value) for p in self._parameters.values() if p.regularizer is not None]
+        return found
+
+    def _check_built(self, what: str) -> None:
+        if not self.built:
+            raise ValueError(
+                f"Expected layer {self.name!r} to be built before {what}. "
+                "Received none of its input's shape yet: call it on data, or build(input_shape)."
+            )
+
+    # --- configuration ---
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make this layer again, as Keras 3 writes them."""
+        policy = {
+            "module": "keras",
+            "class_name": "DTypePolicy",
+            "config": {"name": self.dtype},
+            "registered_name": None,
+        }
+        config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": policy}
+        if self.batch_input_shape is not None:
+            config["batch_input_shape"] = self.batch_input_shape
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a layer from what `get_config` returned, here or in Keras, nested or not.
+
+        Raises
+        ------
+        ValueError
+            If a nested config is of another class.
+        """
+        if "class_name" in config:
+            aliases = (cls.__name__, cls.__name__.replace("Conv", "Convolution"), f"{cls.__name__}Layer")
+            if config["class_name"] not in aliases:
+                raise ValueError(
+                    f"Expected the config of a {cls.__name__}. Received class_name={config['class_name']!r}."
+                )
+            config = config["config"]
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}, {'' if self.built else 'not '}built>"
+
+
+def _cast_copy(array: Array, dtype: str, what: str) -> Array:
+    """A copy of `array` as `dtype`; complex numbers do not become real ones."""
+    if dtype_name(array).startswith("complex") and not dtype.startswith("complex"):
+        raise TypeError(
+            f"Expected real {what}, which is of dtype={dtype!r}. Received {dtype_name(array)}. "
+            "Make the layer with dtype='complex64', or pass the real and imaginary parts apart."
+        )
+    xp = array_namespace(array=array)
+    return xp.astype(array, dtype_named(xp, dtype), copy=True)
+
+
+def as_shape(name: str, value: Any) -> Shape:
+    """`value` as a shape: a tuple of integers and Nones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no sequence, or an entry is neither None nor an integer of at least 0.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
+        raise TypeError(f"Expected {name} to be a sequence of integers and Nones. Received {name}={value!r}.")
+    return tuple(None if entry is None else integer(name, entry, 0) for entry in value)
+
+
+def _batch_input_shape(input_shape: Any, batch_input_shape: Any, batch_size: Any) -> Shape | None:
+    if batch_input_shape is not None:
+        if input_shape is not None or batch_size is not None:
+            raise ValueError(
+                "Expected batch_input_shape alone, or input_shape with or without batch_size. Received "
+                f"{batch_input_shape=}, {input_shape=}, {batch_size=}."
+            )
+        return as_shape("batch_input_shape", batch_input_shape)
+    samples = None if batch_size is None else integer("batch_size", batch_size, 1)
+    return None if input_shape is None else (samples, *as_shape("input_shape", input_shape))
+
+
+def _dtype(dtype: Any) -> str:
+    if dtype is None:
+        return "float32"
+    found = dtype
+    if isinstance(found, Mapping):  # Keras 3 writes a policy: {"class_name": ..., "config": {"name": ...}}
+        settings = found.get("config")
+        found = settings.get("name") if isinstance(settings, Mapping) else None
+    if isinstance(found, type | np.dtype):
+        found = np.dtype(found).name
+    if found not in _DTYPES:
+        raise ValueError(f"Expected dtype to be one of {', '.join(_DTYPES)} or None. Received {dtype=}.")
+    return str(found)
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ValueError(f"Expected name to be a string without '/'. Received {name=}.")
+    return name
+
+
+def _unique_name(class_name: str) -> str:
+    words = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", class_name)).lower()
+    number = next(_counters[words])
+    return f"{words}_{number}" if number else words
