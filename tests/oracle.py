@@ -1,8 +1,8 @@
 """Transposed and forward convolution as plain loops. Imports nothing of the package under test.
 
-Arrays are channels_last: x (samples, lengths..., channels), kernel (k..., filters // groups, channels) for the
-transposed convolution and (k..., channels // groups, filters) for the forward one. Sums are exact enough to
-stand for the truth: float64 (complex128) arithmetic, whatever comes in.
+Arrays are channels_last: x (samples, lengths..., channels), kernel (k..., filters // groups, channels) for
+the transposed convolution and (k..., channels // groups, filters) for the forward one. Sums are exact enough
+to stand for the truth: float64 (complex128) arithmetic, whatever comes in.
 """
 
 import itertools

@@ -7,7 +7,12 @@ from gpuconv.geometry import conv_axes, transpose_axes
 from gpuconv.phases import conv_phases, rows_outside, transpose_phases
 
 SIZES = st.tuples(
-    st.integers(1, 9), st.integers(1, 9), st.integers(1, 6), st.integers(1, 4), st.integers(0, 3), st.integers(0, 3)
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 6),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.integers(0, 3),
 )
 
 

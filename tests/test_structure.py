@@ -1,0 +1,166 @@
+"""The house: imports run one way, optional packages stay out, the public names are the real ones."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpuconv
+
+ROOT = Path(gpuconv.__file__).parent
+
+# From the ground up. A module imports only from those before it.
+ORDER = [
+    # 1: integers, libraries, settings
+    "_typing",
+    "config",
+    "geometry",
+    "phases",
+    "namespace",
+    # 2: array maths through the array's own namespace
+    "_catalogue",
+    "_draws",
+    "_initializers_fixed",
+    "_initializers_scaled",
+    "initializers",
+    "_activations_kinked",
+    "_activations_smooth",
+    "activations",
+    "regularizers",
+    "constraints",
+    # 3: one way to run a geometry on one kind of array
+    "backends",
+    "backends.numpy_",
+    "backends.generic",
+    # 4: the public functions
+    "ops._select",
+    "ops.shapes",
+    "ops._call",
+    "ops.conv",
+    "ops.conv_transpose",
+    "ops",
+    # 5: state
+    "layers.base",
+    "layers.base_conv",
+    "layers.conv",
+    "layers.conv_transpose",
+    "layers.core",
+    "layers.sequential",
+    "layers",
+    # 7: for people
+    "",
+    "doctor",
+    "_demo_files",
+    "_demo_picture",
+    "demo",
+    "__main__",
+]
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imported(path):
+    """(module, line) of every import, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            for alias in node.names:
+                deeper = ROOT.parent.joinpath(*node.module.split("."), alias.name)
+                is_module = deeper.with_suffix(".py").exists() or deeper.is_dir()
+                yield (f"{node.module}.{alias.name}" if is_module else node.module), node.lineno
+
+
+def test_the_order_names_every_module_once():
+    assert sorted(ORDER) == sorted(name for name, _ in modules())
+
+
+@pytest.mark.parametrize(("name", "path"), [m for m in modules() if m[0]])
+def test_imports_run_one_way(name, path):
+    for target, line in imported(path):
+        if target.partition(".")[0] == "gpuconv":
+            inner = target.partition(".")[2]
+            assert ORDER.index(inner) < ORDER.index(name), f"{path}:{line}: {name} imports {inner}"
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()))
+def test_only_namespace_knows_array_api_compat(name, path):
+    assert name == "namespace" or all(t.partition(".")[0] != "array_api_compat" for t, _ in imported(path))
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()))
+def test_optional_packages_are_imported_where_they_are_used(name, path):
+    needed = {"numpy", "array_api_compat", "gpuconv", *sys.stdlib_module_names}
+    top = ast.parse(path.read_text(encoding="utf-8")).body
+    for node in top:
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        assert all(found.partition(".")[0] in needed for found in names), f"{path}:{node.lineno}"
+
+
+USES = {
+    "import": "import gpuconv",
+    "convolve": "import numpy as n, gpuconv; gpuconv.conv1d_transpose(n.ones((1, 3, 2)), n.ones((2, 4, 2)))",
+    "layer": "import numpy as n, gpuconv; gpuconv.layers.Conv1D(2, 3, activation='gelu')(n.ones((1, 3, 2)))",
+}
+
+
+OPTIONAL = {
+    "cupy",
+    "dask",
+    "h5py",
+    "hypothesis",
+    "jax",
+    "keras",
+    "matplotlib",
+    "ml_dtypes",
+    "onnx",
+    "onnxruntime",
+    "pytest",
+    "pywt",
+    "safetensors",
+    "scipy",
+    "tensorflow",
+    "threadpoolctl",
+    "torch",
+}
+
+
+@pytest.mark.parametrize("use", list(USES))
+def test_a_numpy_user_loads_no_optional_package(use):
+    code = f"{USES[use]}; import sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert {"gpuconv", "numpy", "array_api_compat"} <= loaded
+    assert loaded.isdisjoint(OPTIONAL)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "ops", "layers", "activations", "initializers", "regularizers", "constraints", "config"]
+)
+def test_public_names_exist_and_are_documented(name):
+    module = importlib.import_module(f"gpuconv.{name}".rstrip("."))
+    assert len(set(module.__all__)) == len(module.__all__)
+    for public in module.__all__:
+        thing = getattr(module, public)
+        assert thing.__doc__, public
+        if callable(thing) and public not in SHOWN_ELSEWHERE:
+            assert ">>>" in thing.__doc__, public
+
+
+# Their use is in the example of solve and of image_data_format.
+SHOWN_ELSEWHERE = ("Setting", "set_image_data_format", "standardize_data_format")
+
+
+def test_dir_lists_what_is_loaded_on_demand():
+    assert set(gpuconv.__all__) <= set(dir(gpuconv))
+    with pytest.raises(AttributeError, match="no attribute 'conv4d'"):
+        gpuconv.conv4d  # noqa: B018
