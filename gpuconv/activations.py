@@ -66,6 +66,7 @@ __all__ = [
     "log_sigmoid",
     "log_softmax",
     "mish",
+    "output_shape",
     "relu",
     "relu6",
     "selu",
@@ -124,7 +125,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
     array([0.25, 0.75])
     """
     xp, wide = widen("softmax", x)
-    _check_axis(x, axis)
+    _check_axis(tuple(x.shape), axis)
     powers = xp.exp(wide - xp.max(wide, axis=axis, keepdims=True))
     return narrow(xp, powers / xp.sum(powers, axis=axis, keepdims=True), x.dtype)
 
@@ -149,7 +150,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     array([-1000.,     0.])
     """
     xp, wide = widen("log_softmax", x)
-    _check_axis(x, axis)
+    _check_axis(tuple(x.shape), axis)
     shifted = wide - xp.max(wide, axis=axis, keepdims=True)
     return narrow(xp, shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True)), x.dtype)
 
@@ -175,7 +176,7 @@ def sparsemax(x: Array, axis: int = -1) -> Array:
     array([0.75, 0.25, 0.  ])
     """
     xp, wide = widen("sparsemax", x)
-    _check_axis(x, axis)
+    _check_axis(tuple(x.shape), axis)
     # A common shift changes nothing but the size of the sums.
     wide = wide - xp.max(wide, axis=axis, keepdims=True)
     ordered = xp.sort(wide, axis=axis, descending=True)
@@ -212,13 +213,7 @@ def glu(x: Array, axis: int = -1) -> Array:
     array([1.5, 2.5])
     """
     xp, wide = widen("glu", x)
-    _check_axis(x, axis)
-    half, odd = divmod(x.shape[axis], 2)
-    if odd:
-        raise ValueError(
-            f"Expected glu to be given an even length along its axis. "
-            f"Received axis={axis} with shape={tuple(x.shape)}."
-        )
+    half = _halved(tuple(x.shape), axis)[axis]
     before = (slice(None),) * (axis % wide.ndim)
     a, b = wide[(*before, slice(0, half), ...)], wide[(*before, slice(half, None), ...)]
     return narrow(xp, a * logistic(xp, b), x.dtype)
@@ -309,6 +304,28 @@ def is_elementwise(activation: Any) -> bool:
     )
 
 
+def output_shape(activation: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Shape of what `activation` makes of an array of `shape`; None where only calling it can tell.
+
+    Raises
+    ------
+    ValueError
+        If a function of the catalogue cannot be given this shape.
+
+    Examples
+    --------
+    >>> from gpuconv import activations
+    >>> activations.output_shape(activations.glu, (2, 3, 8))
+    (2, 3, 4)
+    """
+    function = _function(activation)
+    if function in (softmax, log_softmax, sparsemax, glu):
+        axis = getattr(activation, "keywords", {}).get("axis", -1)
+        _check_axis(shape, axis)
+        return _halved(shape, axis) if function is glu else shape
+    return shape if function in _CATALOGUE.canonical.values() else None
+
+
 def supports_complex(activation: Any) -> bool:
     """Whether `activation` may be given complex arrays.
 
@@ -330,11 +347,18 @@ def _function(activation: Any) -> Any:
     return activation.func if isinstance(activation, functools.partial) else activation
 
 
-def _check_axis(x: Array, axis: int) -> None:
-    if not -x.ndim <= axis < x.ndim:
+def _halved(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    _check_axis(shape, axis)
+    if shape[axis] % 2:
         raise ValueError(
-            f"Expected axis to be one of the array's. Received axis={axis}, shape={tuple(x.shape)}."
+            f"Expected glu to be given an even length along its axis. Received {axis=} with {shape=}."
         )
+    return tuple(n // 2 if i == axis % len(shape) else n for i, n in enumerate(shape))
+
+
+def _check_axis(shape: tuple[int, ...], axis: int) -> None:
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"Expected axis to be one of the array's. Received {axis=}, {shape=}.")
 
 
 _CATALOGUE = Catalogue(

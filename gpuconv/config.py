@@ -76,12 +76,10 @@ def standardize_data_format(data_format: str | None) -> str:
 def _from_keras_json(keras_home: str | None) -> str:
     path = Path(keras_home or Path.home() / ".keras") / "keras.json"
     try:
-        text = path.read_text(encoding="utf-8")
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        data_format = settings.get("image_data_format", "channels_last")
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return "channels_last"
-    try:
-        settings = json.loads(text)
-        data_format = settings.get("image_data_format", "channels_last")
     except (ValueError, AttributeError) as error:
         raise ValueError(
             f"Expected {path} to hold a JSON object. Received: {error}. Repair or delete the file, "

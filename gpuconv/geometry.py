@@ -14,20 +14,22 @@ Source of the definitions: the output lengths of ``tf.keras`` 2.9, Keras 3 (JAX 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any
+
+from gpuconv._typing import Shape
 
 __all__ = [
     "AxisGeometry",
     "ConvGeometry",
+    "as_shape",
     "conv_axes",
-    "conv_geometry",
     "crops",
     "integer",
     "per_axis",
     "transpose_axes",
-    "transpose_geometry",
 ]
 
 _TRANSPOSE_NAMES = ("valid", "same", "same_lower")
@@ -58,9 +60,6 @@ class AxisGeometry:
         return (self.in_length - 1) * self.stride + self.reach
 
 
-_KnownAxes: TypeAlias = tuple[AxisGeometry, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class ConvGeometry:
     """All axes, with the channel counts of the transposed convolution: `in_channels` to `filters`.
@@ -83,11 +82,6 @@ class ConvGeometry:
         """Output length of each axis."""
         return tuple(axis.out_length for axis in self.axes)
 
-    @property
-    def kernel_shape(self) -> tuple[int, ...]:
-        """Shape of the kernel: (k, ..., filters // groups, in_channels)."""
-        return (*(axis.kernel for axis in self.axes), self.filters // self.groups, self.in_channels)
-
 
 def integer(name: str, value: Any, minimum: int) -> int:
     """`value` as an int: integers of any library and integral floats (R's numbers) pass.
@@ -104,8 +98,9 @@ def integer(name: str, value: Any, minimum: int) -> int:
     if not isinstance(value, numbers.Integral) and not float(value).is_integer():
         raise ValueError(f"Expected {name} to be an integer. Received {name}={value!r}.")
     number = int(value) if isinstance(value, numbers.Integral) else int(float(value))
-    if number < minimum:
-        raise ValueError(f"Expected {name} to be at least {minimum}. Received {name}={value!r}.")
+    if not minimum <= number <= sys.maxsize:
+        bound = f"at least {minimum}" if number < minimum else f"at most {sys.maxsize}"
+        raise ValueError(f"Expected {name} to be {bound}. Received {name}={value!r}.")
     return number
 
 
@@ -157,10 +152,23 @@ def _pair(entry: Any) -> tuple[int, int]:
 
 
 def _is_sequence(value: Any) -> bool:
-    # A NumPy scalar array says that it is iterable, and is not.
-    return (
-        isinstance(value, Iterable) and not isinstance(value, str | bytes) and getattr(value, "ndim", 1) > 0
-    )
+    # Arrays are no Sequence. What has no order (a set, a dict) or can be read once only is refused.
+    if isinstance(value, str | bytes):
+        return False
+    return isinstance(value, Sequence) or getattr(value, "ndim", 0) > 0
+
+
+def as_shape(name: str, value: Any) -> Shape:
+    """`value` as a shape: a tuple of integers of at least 0 and of Nones.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no sequence, or an entry is neither.
+    """
+    if not _is_sequence(value):
+        raise TypeError(f"Expected {name} to be a sequence of integers and Nones. Received {name}={value!r}.")
+    return tuple(None if entry is None else integer(name, entry, 0) for entry in value)
 
 
 def transpose_axes(
@@ -291,34 +299,6 @@ def _conv_axis(length: int, k: int, s: int, d: int, cut: str | tuple[int, int]) 
             f"Received a length of {length} with padding={cut!r}."
         )
     return AxisGeometry(k, s, d, left, (made - 1) * s + e - length - left, made, length)
-
-
-def transpose_geometry(
-    in_lengths: Sequence[int], in_channels: int, filters: int, groups: Any, kernel_size: Any, **settings: Any
-) -> ConvGeometry:
-    """The geometry of a transposed convolution. `settings` are those of `transpose_axes`."""
-    count = _groups(groups, in_channels, filters)
-    axes = transpose_axes(in_lengths, kernel_size, **settings)
-    return ConvGeometry(cast(_KnownAxes, axes), in_channels, filters, count)
-
-
-def conv_geometry(
-    lengths: Sequence[int], in_channels: int, filters: int, groups: Any, kernel_size: Any, **settings: Any
-) -> ConvGeometry:
-    """The geometry of a forward convolution from `in_channels` to `filters`, written as its adjoint's."""
-    count = _groups(groups, in_channels, filters)
-    axes = conv_axes(lengths, kernel_size, **settings)
-    return ConvGeometry(cast(_KnownAxes, axes), filters, in_channels, count)
-
-
-def _groups(groups: Any, in_channels: int, filters: int) -> int:
-    count = integer("groups", groups, 1)
-    if in_channels % count or filters % count:
-        raise ValueError(
-            "Expected groups to divide the channels and the filters. "
-            f"Received groups={groups!r} for {in_channels} channels and {filters} filters."
-        )
-    return count
 
 
 def _ceil_div(a: int, b: int) -> int:

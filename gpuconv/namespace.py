@@ -33,10 +33,10 @@ __all__ = [
     "dtype_named",
     "is_numpy_array",
     "is_traced",
-    "is_writeable_array",
     "library",
     "like",
     "to_numpy",
+    "why_not_writeable",
 ]
 
 _TESTS: dict[str, Callable[[object], bool]] = {
@@ -70,10 +70,14 @@ def library(array: Array) -> str:
             f"Expected a plain array. Received a numpy {kind}. "
             "Fill or convert it first, for example with numpy.asarray."
         )
+    if is_torch_array(array) and str(array.layout) != "torch.strided":
+        raise TypeError(f"Expected a dense array. Received a torch tensor of {array.layout}. Use to_dense().")
+    # NumPy's scalars and the classes of arrays answer like arrays.
+    scalar_or_class = isinstance(array, np.generic | type)
     for name, is_member in _TESTS.items():
-        if is_member(array):
+        if not scalar_or_class and is_member(array):
             return name
-    if not is_array_api_obj(array) or isinstance(array, np.generic):
+    if scalar_or_class or not is_array_api_obj(array):
         raise TypeError(
             f"Expected an array. Received {type(array).__module__}.{type(array).__qualname__}. "
             "Convert it first, for example with numpy.asarray."
@@ -82,7 +86,7 @@ def library(array: Array) -> str:
 
 
 def array_namespace(**arrays: Array) -> Namespace:
-    """The array-API namespace that all `arrays` (those that are not None) share.
+    """The array-API namespace that all `arrays` share.
 
     The keywords are the names that an error message gives the arrays.
 
@@ -93,8 +97,7 @@ def array_namespace(**arrays: Array) -> Namespace:
     """
     owner: str | None = None
     first = ""
-    given = {name: array for name, array in arrays.items() if array is not None}
-    for name, array in given.items():
+    for name, array in arrays.items():
         try:
             found = library(array)
         except TypeError as error:
@@ -106,7 +109,7 @@ def array_namespace(**arrays: Array) -> Namespace:
                 f"Expected arrays of one library. Received {first} of {owner} and {name} of {found}. "
                 f"Convert one of them: nothing is copied between libraries or devices unasked."
             )
-    return _compat_namespace(*given.values())
+    return _compat_namespace(*arrays.values())
 
 
 def dtype_name(array: Array) -> str:
@@ -120,6 +123,20 @@ def dtype_named(xp: Namespace, name: str) -> Any:
     if name == "bfloat16" and not hasattr(xp, name):
         return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
     return getattr(xp, name)
+
+
+def why_not_writeable(array: Array) -> str | None:
+    """What kind of array `array` is if it cannot be written in place; None if it can."""
+    if library(array) in ("jax", "dask"):
+        return f"out of {library(array)}, whose arrays never are"
+    if not is_writeable_array(array):
+        return "a read-only array"
+    if is_torch_array(array):
+        if array.requires_grad and array.is_leaf:
+            return "a leaf tensor that requires gradients"
+        if any(step == 0 and length > 1 for step, length in zip(array.stride(), array.shape, strict=True)):
+            return "a tensor whose elements share memory"
+    return None
 
 
 def is_traced(array: Array) -> bool:

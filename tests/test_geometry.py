@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import gpuconv
-from gpuconv.geometry import AxisGeometry, conv_axes, transpose_axes, transpose_geometry
+from gpuconv.geometry import AxisGeometry, conv_axes, transpose_axes
+from gpuconv.ops.shapes import geometry_of
 
 
 def axis(length, k, **settings):
@@ -72,13 +73,13 @@ def test_per_axis_padding(padding, crops):
 
 
 def test_geometry_is_hashable_and_equal_by_value():
-    def build(size):
-        return transpose_geometry((4,), 6, 4, 2, size, strides=2)
+    def build(strides):
+        return geometry_of(True, 1, (5, 4, 6), (3, 2, 6), True, 2, strides=strides)
 
-    assert hash(build(3)) == hash(build(3.0))
-    assert build(3) == build([3]) != build(4)
-    assert build(3).kernel_shape == (3, 2, 6)
-    assert build(3).axes == (AxisGeometry(3, 2, 1, 0, 0, 4, 9),)
+    assert hash(build(2)) == hash(build(2.0))
+    assert build(2) == build([2]) != build(3)
+    assert build(2).axes == (AxisGeometry(3, 2, 1, 0, 0, 4, 9),)
+    assert (build(2).in_channels, build(2).filters, build(2).groups) == (6, 4, 2)
 
 
 def test_unknown_lengths_stay_unknown_and_settings_are_still_checked():

@@ -14,10 +14,10 @@ import numpy as np
 
 from gpuconv import constraints, initializers, regularizers
 from gpuconv._typing import Array, Shape
-from gpuconv.geometry import integer
+from gpuconv.geometry import as_shape, integer
 from gpuconv.namespace import array_namespace, dtype_name, dtype_named, is_traced, like, to_numpy
 
-__all__ = ["Layer", "Parameter", "as_shape"]
+__all__ = ["Layer", "Parameter"]
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 _counters: dict[str, itertools.count[int]] = collections.defaultdict(itertools.count)
@@ -270,6 +270,8 @@ class Layer:
 
 def _cast_copy(array: Array, dtype: str, what: str) -> Array:
     """A copy of `array` as `dtype`; complex numbers do not become real ones."""
+    if not dtype_name(array).startswith(("bool", "int", "uint", "float", "bfloat", "complex")):
+        raise TypeError(f"Expected {what} to be numbers. Received {dtype_name(array)}.")
     if dtype_name(array).startswith("complex") and not dtype.startswith("complex"):
         raise TypeError(
             f"Expected real {what}, which is of dtype={dtype!r}. Received {dtype_name(array)}. "
@@ -277,19 +279,6 @@ def _cast_copy(array: Array, dtype: str, what: str) -> Array:
         )
     xp = array_namespace(array=array)
     return xp.astype(array, dtype_named(xp, dtype), copy=True)
-
-
-def as_shape(name: str, value: Any) -> Shape:
-    """`value` as a shape: a tuple of integers and Nones.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no sequence, or an entry is neither None nor an integer of at least 0.
-    """
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
-        raise TypeError(f"Expected {name} to be a sequence of integers and Nones. Received {name}={value!r}.")
-    return tuple(None if entry is None else integer(name, entry, 0) for entry in value)
 
 
 def _batch_input_shape(input_shape: Any, batch_input_shape: Any, batch_size: Any) -> Shape | None:

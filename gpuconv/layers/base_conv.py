@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from gpuconv import activations, constraints, initializers, ops, regularizers
 from gpuconv._typing import Array, Shape
 from gpuconv.config import standardize_data_format
-from gpuconv.geometry import conv_axes, integer, per_axis, transpose_axes
-from gpuconv.layers.base import Layer, as_shape
+from gpuconv.geometry import as_shape, conv_axes, integer, per_axis, transpose_axes
+from gpuconv.layers.base import Layer
 
 __all__ = ["BaseConv"]
 
@@ -60,6 +60,8 @@ class BaseConv(Layer):
             )
         self.activation = activations.get(activation)
         self.use_bias = bool(use_bias)
+        if seed is not None:
+            seed = integer("seed", seed, 0)
         self.kernel_initializer = _initializer(kernel_initializer, "glorot_uniform", seed, 0)
         self.bias_initializer = _initializer(bias_initializer, "zeros", seed, 1)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
@@ -125,9 +127,15 @@ class BaseConv(Layer):
                 f"Expected a known number of channels that groups={self.groups} divides for layer "
                 f"{self.name!r} with data_format={self.data_format!r}. Received input of shape {shape}."
             )
-        if self.transposed:
-            return (*self.kernel_size, self.filters // self.groups, channels)
-        return (*self.kernel_size, channels // self.groups, self.filters)
+        inner = (self.filters // self.groups, channels)
+        if not self.transposed:
+            inner = (channels // self.groups, self.filters)
+        if self.built and tuple(self.kernel.shape[-2:]) != inner:
+            raise ValueError(
+                f"Expected input of other channels for layer {self.name!r}, whose kernel has the shape "
+                f"{tuple(self.kernel.shape)}. Received input of shape {shape}."
+            )
+        return (*self.kernel_size, *inner)
 
     def convolution_op(self, inputs: Array, kernel: Array) -> Array:
         """Convolve without bias and activation. Override it to change what `kernel` is or does.
@@ -202,4 +210,4 @@ def _initializer(identifier: Any, default: str, seed: int | None, offset: int) -
     initializer: Any = initializers.get(identifier)
     if seed is None or not isinstance(identifier, str) or not hasattr(initializer, "seed"):
         return initializer
-    return dataclasses.replace(initializer, seed=integer("seed", seed, 0) + offset)
+    return dataclasses.replace(initializer, seed=seed + offset)

@@ -10,8 +10,8 @@ import numpy as np
 
 from gpuconv import activations
 from gpuconv._typing import Array
-from gpuconv.geometry import integer
-from gpuconv.layers.base import Layer, as_shape
+from gpuconv.geometry import as_shape, integer
+from gpuconv.layers.base import Layer
 from gpuconv.namespace import array_namespace, like
 
 __all__ = ["Activation", "Dropout", "Input"]

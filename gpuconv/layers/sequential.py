@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from gpuconv._typing import Array, Shape
-from gpuconv.layers.base import Layer, Parameter, as_shape
+from gpuconv.geometry import as_shape
+from gpuconv.layers.base import Layer, Parameter
 from gpuconv.layers.conv import Conv1D, Conv2D, Conv3D
 from gpuconv.layers.conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from gpuconv.layers.core import Activation, Dropout, Input

@@ -12,8 +12,8 @@ from gpuconv.namespace import (
     device_of,
     dtype_name,
     is_numpy_array,
-    is_writeable_array,
     library,
+    why_not_writeable,
 )
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import geometry_of
@@ -39,24 +39,25 @@ def call(
     **settings: Any,
 ) -> Array:
     """Run a convolution over `ndim` spatial axes; `settings` are the sizes that `geometry_of` takes."""
-    xp = array_namespace(x=x, kernel=kernel, bias=bias, out=out)
+    given = {"x": x, "kernel": kernel, **({} if bias is None else {"bias": bias})}
+    xp = array_namespace(**given, **({} if out is None else {"out": out}))
     channels_last = standardize_data_format(data_format) == "channels_last"
     if precision not in ("ieee", "tf32"):
         raise ValueError(f"Expected precision to be 'ieee' or 'tf32'. Received precision={precision!r}.")
-    dtype = _result_dtype(xp, x=x, kernel=kernel, bias=bias)
-    fused, whole = _resolve(activation, dtype)
+    dtype = _result_dtype(xp, given)
     geometry = geometry_of(transposed, ndim, x.shape, kernel.shape, channels_last, groups, **settings)
     filters, lengths = geometry.filters, geometry.out_lengths
     if not transposed:
         filters, lengths = geometry.in_channels, geometry.in_lengths
     if bias is not None and tuple(bias.shape) != (filters,):
         raise ValueError(f"Expected bias of shape ({filters},). Received bias of shape {tuple(bias.shape)}.")
-    _check_devices(x=x, kernel=kernel, bias=bias, out=out)
+    _check_devices(given if out is None else {**given, "out": out})
+    shape = (x.shape[0], *lengths, filters) if channels_last else (x.shape[0], filters, *lengths)
+    fused, whole, made = _resolve(activation, dtype, shape)
     if out is not None:
         _check_writeable(out)
-    if out is not None and whole is None:
-        shape = (x.shape[0], *lengths, filters) if channels_last else (x.shape[0], filters, *lengths)
-        _check_out(out, shape, dtype)
+        if made is not None:
+            _check_out(out, made, dtype)
     backend = backend_of(x)
     run = backend.conv_transpose if transposed else backend.conv
     if whole is None:
@@ -64,13 +65,13 @@ def call(
     result = whole(run(geometry, x, kernel, bias, None, channels_last=channels_last, dtype=dtype))
     if out is None:
         return result
+    array_namespace(**{"out": out, "the activation's result": result})
     _check_out(out, result.shape, dtype_name(result))
     out[...] = result
     return out
 
 
-def _result_dtype(xp: Namespace, **arrays: Array | None) -> str:
-    given = {name: array for name, array in arrays.items() if array is not None}
+def _result_dtype(xp: Namespace, given: dict[str, Array]) -> str:
     for name, array in given.items():
         if dtype_name(array) not in _DTYPES:
             raise TypeError(
@@ -81,13 +82,16 @@ def _result_dtype(xp: Namespace, **arrays: Array | None) -> str:
     return str(getattr(result, "name", None) or str(result).rpartition(".")[2])
 
 
-def _resolve(activation: Activation, dtype: str) -> tuple[_Function | None, _Function | None]:
+def _resolve(
+    activation: Activation, dtype: str, shape: tuple[int, ...]
+) -> tuple[_Function | None, _Function | None, tuple[int, ...] | None]:
     """The activation as one that a backend may apply block by block, or else as one for the whole result.
 
-    Softmax and the like need whole axes; glu and the user's own may even change the shape.
+    Softmax and the like need whole axes; glu and the user's own may even change the shape. Last comes the
+    shape of what the activation makes, None where only calling it can tell.
     """
     if activation is None:
-        return None, None
+        return None, None, shape
     from gpuconv import activations  # not read where there is none to apply
 
     function = activations.get(activation)
@@ -97,12 +101,13 @@ def _resolve(activation: Activation, dtype: str) -> tuple[_Function | None, _Fun
             f"{dtype}. Apply it to the real and imaginary parts, or pass a callable of your own."
         )
     if function is activations.linear:
-        return None, None
-    return (function, None) if activations.is_elementwise(function) else (None, function)
+        return None, None, shape
+    if activations.is_elementwise(function):
+        return function, None, shape
+    return None, function, activations.output_shape(function, shape)
 
 
-def _check_devices(**arrays: Array | None) -> None:
-    given = {name: array for name, array in arrays.items() if array is not None}
+def _check_devices(given: dict[str, Array]) -> None:
     if is_numpy_array(given["x"]):
         return
     devices = {name: device_of(array) for name, array in given.items()}
@@ -115,14 +120,11 @@ def _check_devices(**arrays: Array | None) -> None:
 
 
 def _check_writeable(out: Array) -> None:
-    owner = library(out)
-    if owner in ("jax", "dask"):
-        raise NotImplementedError(
-            f"Expected out= of a library whose arrays can be written, such as numpy or torch. "
-            f"Received out of {owner}. Leave it away and use the result."
-        )
-    if not is_writeable_array(out):
-        raise ValueError("Expected out= to be writeable. Received a read-only array.")
+    reason = why_not_writeable(out)
+    if reason is not None:
+        # A library's limit is not a mistake in the value.
+        kind = NotImplementedError if library(out) in ("jax", "dask") else ValueError
+        raise kind(f"Expected out= to be writeable. Received {reason}. Leave it away and use the result.")
 
 
 def _check_out(out: Array, shape: tuple[int, ...], dtype: str) -> None:

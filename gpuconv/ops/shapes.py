@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from gpuconv._typing import Array, Shape
 from gpuconv.config import standardize_data_format
-from gpuconv.geometry import (
-    ConvGeometry,
-    conv_axes,
-    conv_geometry,
-    integer,
-    transpose_axes,
-    transpose_geometry,
-)
+from gpuconv.geometry import AxisGeometry, ConvGeometry, as_shape, conv_axes, integer, transpose_axes
 
 __all__ = ["Setting", "geometry_of", "output_shape", "solve"]
 
@@ -72,19 +65,20 @@ def output_shape(
     (None, None, 28, 16)
     """
     name = getattr(op, "__name__", op)
-    if name not in _OPS:
+    if not isinstance(name, str) or name not in _OPS:
         raise ValueError(f"Expected op to be one of {', '.join(_OPS)}. Received op={op!r}.")
     ndim, transposed = _OPS[name]
     channels_last = standardize_data_format(data_format) == "channels_last"
-    _, filters, _ = _channels(transposed, ndim, x_shape, kernel_shape, channels_last, groups)
-    lengths = _lengths(x_shape, channels_last)
+    shape = as_shape("x_shape", x_shape)
+    taps, _, filters, _ = _sizes(transposed, ndim, shape, kernel_shape, channels_last, groups)
+    lengths = shape[1:-1] if channels_last else shape[2:]
     if transposed:
-        axes = transpose_axes(lengths, kernel_shape[:-2], **settings)
+        axes = transpose_axes(lengths, taps, **settings)
         made = tuple(None if axis is None else axis.out_length for axis in axes)
     else:
-        axes = conv_axes(lengths, kernel_shape[:-2], **settings)
+        axes = conv_axes(lengths, taps, **settings)
         made = tuple(None if axis is None else axis.in_length for axis in axes)
-    return (x_shape[0], *made, filters) if channels_last else (x_shape[0], filters, *made)
+    return (shape[0], *made, filters) if channels_last else (shape[0], filters, *made)
 
 
 def geometry_of(
@@ -96,49 +90,53 @@ def geometry_of(
     groups: Any,
     **settings: Any,
 ) -> ConvGeometry:
-    """The geometry that two shapes and the settings of an op make."""
-    sizes = _channels(transposed, ndim, x_shape, kernel_shape, channels_last, groups)
-    build = transpose_geometry if transposed else conv_geometry
-    return build(_lengths(x_shape, channels_last), *sizes, kernel_shape[:-2], **settings)
+    """The geometry that the shapes of two arrays and the settings of an op make."""
+    shape = as_shape("x_shape", x_shape)
+    taps, channels, filters, count = _sizes(transposed, ndim, shape, kernel_shape, channels_last, groups)
+    lengths = shape[1:-1] if channels_last else shape[2:]
+    # An array's lengths are known: there is no None among the axes.
+    if transposed:
+        axes = cast(tuple[AxisGeometry, ...], transpose_axes(lengths, taps, **settings))
+        return ConvGeometry(axes, in_channels=channels, filters=filters, groups=count)
+    axes = cast(tuple[AxisGeometry, ...], conv_axes(lengths, taps, **settings))
+    return ConvGeometry(axes, in_channels=filters, filters=channels, groups=count)
 
 
-def _lengths(x_shape: Sequence[Any], channels_last: bool) -> tuple[Any, ...]:
-    return tuple(x_shape[1:-1] if channels_last else x_shape[2:])
-
-
-def _channels(
+def _sizes(
     transposed: bool,
     ndim: int,
-    x_shape: Sequence[int | None],
+    x_shape: Shape,
     kernel_shape: Sequence[int],
     channels_last: bool,
     groups: Any,
-) -> tuple[int, int, int]:
-    """Input channels, filters and groups, when the two shapes agree."""
+) -> tuple[tuple[int, ...], int, int, int]:
+    """Taps of the kernel, input channels, filters and groups, when the two shapes agree."""
     spatial = ("length", "height, width", "depth, height, width")[ndim - 1]
     layout = f"(samples, {spatial}, channels)" if channels_last else f"(samples, channels, {spatial})"
     if len(x_shape) != ndim + 2:
-        raise ValueError(
-            f"Expected x of {ndim + 2} dimensions, {layout}. Received x of shape {tuple(x_shape)}."
-        )
+        raise ValueError(f"Expected x of {ndim + 2} dimensions, {layout}. Received x of shape {x_shape}.")
     order = "filters // groups, channels" if transposed else "channels // groups, filters"
-    if len(kernel_shape) != ndim + 2 or not all(kernel_shape):
+    kernel = as_shape("kernel_shape", kernel_shape)
+    if len(kernel) != ndim + 2 or not all(kernel):
         raise ValueError(
             f"Expected a kernel of {ndim + 2} dimensions, none of them 0: ({spatial}, {order}). "
-            f"Received a kernel of shape {tuple(kernel_shape)}."
+            f"Received a kernel of shape {kernel}."
         )
+    *taps, first, last = cast(tuple[int, ...], kernel)
     count = integer("groups", groups, 1)
-    if transposed:
-        filters, channels = kernel_shape[-2] * count, kernel_shape[-1]
-    else:
-        channels, filters = kernel_shape[-2] * count, kernel_shape[-1]
+    channels, filters = (last, first * count) if transposed else (first * count, last)
     received = x_shape[-1 if channels_last else 1]
     if received != channels:
         raise ValueError(
-            f"Expected x of {channels} channels, as the kernel of shape {tuple(kernel_shape)} has with "
-            f"groups={count}. Received x of shape {tuple(x_shape)}, read as {layout}."
+            f"Expected x of {channels} channels, as the kernel of shape {kernel} has with groups={count}. "
+            f"Received x of shape {x_shape}, read as {layout}."
         )
-    return channels, filters, count
+    if channels % count or filters % count:
+        raise ValueError(
+            "Expected groups to divide the channels and the filters. "
+            f"Received groups={groups!r} for {channels} channels and {filters} filters."
+        )
+    return tuple(taps), channels, filters, count
 
 
 @dataclass(frozen=True)
