@@ -88,18 +88,19 @@ def _run(
     if not channels_last:
         x = xp.permute_dims(x, (0, *range(2, ndim + 2), 1))
     n = x.shape[0]
+    working = dtype_named(xp, "float32" if dtype in ("float16", "bfloat16") else dtype)
+    x = xp.astype(xp.reshape(x, (*x.shape[:-1], groups, depth)), working)
+    kernel = xp.astype(kernel, working)
     if n and all(lengths):
-        working = dtype_named(xp, "float32" if dtype in ("float16", "bfloat16") else dtype)
-        x = xp.astype(xp.reshape(x, (*x.shape[:-1], groups, depth)), working)
-        y = _gather(xp, x, xp.astype(kernel, working), phases, lengths)
-        if bias is not None:
-            y = y + xp.reshape(xp.astype(bias, working), (groups, width))
-        y = xp.reshape(y, (n, *lengths, groups * width))
-        if activation is not None:
-            y = activation(y)
-        y = xp.astype(y, dtype_named(xp, dtype))
+        y = _gather(xp, x, kernel, phases, lengths)
     else:
-        y = xp.zeros((n, *lengths, groups * width), dtype=dtype_named(xp, dtype), device=device_of(x))
+        y = _zeros(xp, (n, *lengths, groups, width), x, kernel)
+    if bias is not None:
+        y = y + xp.reshape(xp.astype(bias, working), (groups, width))
+    y = xp.reshape(y, (n, *lengths, groups * width))
+    if activation is not None:
+        y = activation(y)
+    y = xp.astype(y, dtype_named(xp, dtype))
     return y if channels_last else xp.permute_dims(y, (0, ndim + 1, *range(1, ndim + 1)))
 
 
@@ -140,27 +141,35 @@ def _gather(
 def _product(
     xp: Namespace, x: Array, kernel: Array, chosen: tuple[PhaseGroup, ...], starts: list[int]
 ) -> Array:
+    """The sums of one group of phases, as (samples, rows, phases, rows, phases, ..., groups, width)."""
     n, ndim = x.shape[0], len(chosen)
     width, groups, depth = kernel.shape[-3:]
     rows = tuple(phase.rows for phase in chosen)
     members = tuple(len(phase.taps) for phase in chosen)
-    total = xp.zeros(
-        (groups, n * math.prod(rows), math.prod(members) * width), dtype=x.dtype, device=device_of(x)
-    )
     taps = tuple(itertools.product(*(range(len(phase.taps[0])) for phase in chosen)))
-    weights = _pick_taps(xp, kernel, chosen) if taps else total
+    order = tuple(itertools.chain.from_iterable((1 + axis, 2 + ndim + axis) for axis in range(ndim)))
+    shape = (n, *rows, groups, *members, width)
+    if not taps:
+        return _zeros(xp, tuple(shape[axis] for axis in (0, *order, 1 + ndim, 2 + 2 * ndim)), x, kernel)
+    weights = _pick_taps(xp, kernel, chosen)
     at_once = max(1, min(_COPIES, _TERMS // depth))
+    total = None
     for first in range(0, len(taps), at_once):
         some = taps[first : first + at_once]
         pieces = [_rows_of_tap(x, chosen, starts, tap) for tap in some]
         window = xp.concat(pieces, axis=-1) if len(pieces) > 1 else pieces[0]
         terms = len(some) * depth
         window = xp.permute_dims(xp.reshape(window, (n * math.prod(rows), groups, terms)), (1, 0, 2))
-        matrix = xp.reshape(weights[:, first : first + len(some), :, :], (groups, terms, total.shape[2]))
-        total = xp.matmul(window, matrix) if first == 0 else total + xp.matmul(window, matrix)
-    total = xp.reshape(xp.permute_dims(total, (1, 0, 2)), (n, *rows, groups, *members, width))
-    order = itertools.chain.from_iterable((1 + axis, 2 + ndim + axis) for axis in range(ndim))
+        matrix = xp.reshape(weights[:, first : first + len(some), :, :], (groups, terms, -1))
+        product = xp.matmul(window, matrix)
+        total = product if total is None else total + product
+    total = xp.reshape(xp.permute_dims(total, (1, 0, 2)), shape)
     return xp.permute_dims(total, (0, *order, 1 + ndim, 2 + 2 * ndim))
+
+
+def _zeros(xp: Namespace, shape: tuple[int, ...], x: Array, kernel: Array) -> Array:
+    """Zeros that autodiff can follow to `x` and `kernel`, although they hang on no element of them."""
+    return xp.zeros(shape, dtype=x.dtype, device=device_of(x)) + xp.sum(x[:0, ...]) + xp.sum(kernel[:0, ...])
 
 
 def _rows_of_tap(x: Array, chosen: tuple[PhaseGroup, ...], starts: list[int], tap: tuple[int, ...]) -> Array:
