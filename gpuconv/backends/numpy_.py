@@ -26,7 +26,7 @@ __all__ = ["conv", "conv_transpose"]
 #: Elements of one block's window and result: 1 MiB of float32, half of a common L2 cache.
 _BLOCK = 1 << 18
 #: Fewest rows of a block: below that, a product spends its time on reading the weights.
-_LEAST_ROWS = 128
+_LEAST_ROWS = 256
 
 _Finish: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
