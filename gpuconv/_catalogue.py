@@ -157,6 +157,8 @@ class Catalogue:
             return self._make(self.find(identifier), {})
         if isinstance(identifier, Mapping):
             return self._from_dict(identifier)
+        if inspect.isclass(identifier) and identifier.__module__ == "builtins":
+            raise TypeError(f"Expected an instance as {self.kind}. Received {self.kind}={identifier!r}.")
         owner = identifier if inspect.isclass(identifier) else type(identifier)
         strange = issubclass(owner, Configured) and owner not in self._names.values()
         if strange or not callable(identifier):

@@ -727,6 +727,14 @@ CHOICES = [
         )
         for op, name in ((T1, "relu"), (F1, "relu"), (T1, "softmax"), (T1, "gelu"), (T1, "glu"))
     ),
+    ("activation=int", T1, {"activation": int}, TypeError, ["Received activation=<class 'int'>"]),
+    (
+        "half types that do not promote",
+        T1,
+        {"x": np.ones((2, 5, 3), "float16"), "kernel": dtype_of("ml_dtypes", "bfloat16", 4, 2, 3)},
+        TypeError,
+        ["Received x of float16, kernel of bfloat16"],
+    ),
     (
         "relu by function of complex",
         T1,

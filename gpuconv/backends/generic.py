@@ -145,8 +145,8 @@ def _product(
     n, ndim = x.shape[0], len(chosen)
     width, groups, depth = kernel.shape[-3:]
     rows = tuple(phase.rows for phase in chosen)
-    members = tuple(len(phase.taps) for phase in chosen)
-    taps = tuple(itertools.product(*(range(len(phase.taps[0])) for phase in chosen)))
+    members = tuple(phase.count for phase in chosen)
+    taps = tuple(itertools.product(*(range(phase.terms) for phase in chosen)))
     order = tuple(itertools.chain.from_iterable((1 + axis, 2 + ndim + axis) for axis in range(ndim)))
     shape = (n, *rows, groups, *members, width)
     if not taps:
@@ -186,11 +186,11 @@ def _pick_taps(xp: Namespace, kernel: Array, chosen: tuple[PhaseGroup, ...]) -> 
     for axis, phase in enumerate(chosen):
         flat = [tap for taps in phase.taps for tap in taps]
         kernel = xp.take(kernel, xp.asarray(flat, device=device_of(kernel)), axis=axis)
-    split = ((len(phase.taps), len(phase.taps[0])) for phase in chosen)
+    split = ((phase.count, phase.terms) for phase in chosen)
     width, groups, depth = kernel.shape[ndim:]
     kernel = xp.reshape(kernel, (*itertools.chain.from_iterable(split), width, groups, depth))
     order = (2 * ndim + 1, *range(1, 2 * ndim, 2), 2 * ndim + 2, *range(0, 2 * ndim, 2), 2 * ndim)
-    taps = math.prod(len(phase.taps[0]) for phase in chosen)
+    taps = math.prod(phase.terms for phase in chosen)
     return xp.reshape(xp.permute_dims(kernel, order), (groups, taps, depth, -1))
 
 

@@ -154,11 +154,11 @@ def _windows(x: np.ndarray, starts: tuple[int, ...], combination: tuple[PhaseGro
     ndim = len(combination)
     # A phase without taps reads nothing, wherever it would start.
     corner = (
-        slice(start + phase.offset if phase.taps[0] else 0, None)
+        slice(start + phase.offset if phase.taps else 0, None)
         for start, phase in zip(starts, combination, strict=True)
     )
     steps = x.strides[1 : 1 + ndim]
-    shape = (*(phase.rows for phase in combination), *(len(phase.taps[0]) for phase in combination))
+    shape = (*(phase.rows for phase in combination), *(phase.terms for phase in combination))
     strides = (
         *(step * phase.row_step for step, phase in zip(steps, combination, strict=True)),
         *(step * phase.hop for step, phase in zip(steps, combination, strict=True)),
@@ -174,7 +174,7 @@ def _windows(x: np.ndarray, starts: tuple[int, ...], combination: tuple[PhaseGro
 def _places(out: np.ndarray, combination: tuple[PhaseGroup, ...]) -> np.ndarray:
     """A view (samples, rows, phases, rows, phases, ..., groups, width) of the output of these phases."""
     steps = out.strides[1 : 1 + len(combination)]
-    shape = _interleave((phase.rows for phase in combination), (len(phase.taps) for phase in combination))
+    shape = _interleave((phase.rows for phase in combination), (phase.count for phase in combination))
     row_steps = (step * phase.out_step for step, phase in zip(steps, combination, strict=True))
     return as_strided(
         out[(slice(None), *(slice(phase.first, None) for phase in combination))],
@@ -204,8 +204,9 @@ def _pick_taps(weights: np.ndarray, combination: tuple[PhaseGroup, ...]) -> np.n
     index = []
     for axis, phase in enumerate(combination):
         shape = [1] * (2 * ndim)
-        shape[axis], shape[ndim + axis] = len(phase.taps[0]), len(phase.taps)
-        index.append(np.array(phase.taps, dtype=np.intp).T.reshape(shape))
+        shape[axis], shape[ndim + axis] = phase.terms, phase.count
+        taps = np.array(phase.taps, dtype=np.intp).reshape(phase.count, phase.terms)
+        index.append(taps.T.reshape(shape))
     picked = weights[tuple(index)]  # (taps..., phases..., width, groups, depth)
     order = (2 * ndim + 1, *range(ndim), 2 * ndim + 2, *range(ndim, 2 * ndim), 2 * ndim)
     return np.ascontiguousarray(picked.transpose(order))

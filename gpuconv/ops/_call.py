@@ -78,7 +78,11 @@ def _result_dtype(xp: Namespace, given: dict[str, Array]) -> str:
                 f"Expected {name} of dtype {', '.join(_DTYPES)}. Received {name} of {dtype_name(array)}. "
                 "Cast it first, for example to float32."
             )
-    result = xp.result_type(*(array.dtype for array in given.values()))
+    try:
+        result = xp.result_type(*(array.dtype for array in given.values()))
+    except TypeError as error:
+        received = ", ".join(f"{name} of {dtype_name(array)}" for name, array in given.items())
+        raise TypeError(f"Expected dtypes that promote to one. Received {received}. Cast one.") from error
     return str(getattr(result, "name", None) or str(result).rpartition(".")[2])
 
 
