@@ -311,7 +311,7 @@ def exponential(x: Array) -> Array:
 
 def logistic(xp: Namespace, x: Array) -> Array:
     """``1 / (1 + exp(-x))`` of `x` in its working type."""
-    is_complex = dtype_name(x).startswith("complex")
+    is_complex = dtype_name(x.dtype).startswith("complex")
     if is_numpy_array(x) and not is_complex:  # see at_least: a second exp is cheaper than where
         return xp.exp(xp.minimum(x, 0.0)) / (1.0 + xp.exp(-xp.abs(x)))
     positive = (xp.real(x) if is_complex else x) >= 0

@@ -276,7 +276,7 @@ def widen(owner: str, x: Array, *, accept_complex: bool = False) -> tuple[Namesp
         If `x` is no array, or its type is not one that `owner` is defined for.
     """
     xp = array_namespace(x=x)
-    name = dtype_name(x)
+    name = dtype_name(x.dtype)
     if name in ("float16", "bfloat16"):
         return xp, xp.astype(x, xp.float32)
     if name.startswith("float") or (accept_complex and name.startswith("complex")):

@@ -46,7 +46,7 @@ from gpuconv._activations_smooth import (
     tanh_shrink,
 )
 from gpuconv._catalogue import Catalogue, narrow, widen
-from gpuconv._typing import Array
+from gpuconv._typing import Array, Shape
 
 __all__ = [
     "celu",
@@ -304,8 +304,10 @@ def is_elementwise(activation: Any) -> bool:
     )
 
 
-def output_shape(activation: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+def output_shape(activation: Any, shape: Shape) -> Shape | None:
     """Shape of what `activation` makes of an array of `shape`; None where only calling it can tell.
+
+    A None in `shape`, a length that is not known, stays None.
 
     Raises
     ------
@@ -347,16 +349,19 @@ def _function(activation: Any) -> Any:
     return activation.func if isinstance(activation, functools.partial) else activation
 
 
-def _halved(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+def _halved(shape: Shape, axis: int) -> Shape:
     _check_axis(shape, axis)
-    if shape[axis] % 2:
+    length = shape[axis]
+    if length is None:
+        return shape
+    if length % 2:
         raise ValueError(
             f"Expected glu to be given an even length along its axis. Received {axis=} with {shape=}."
         )
-    return tuple(n // 2 if i == axis % len(shape) else n for i, n in enumerate(shape))
+    return tuple(length // 2 if i == axis % len(shape) else n for i, n in enumerate(shape))
 
 
-def _check_axis(shape: tuple[int, ...], axis: int) -> None:
+def _check_axis(shape: Shape, axis: int) -> None:
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"Expected axis to be one of the array's. Received {axis=}, {shape=}.")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -155,6 +157,7 @@ def _gpu() -> Iterator[Finding]:
     installed = {name: version for name in _CUPY if (version := _version(name)) is not None}
     if not installed:
         yield Finding("cupy", "missing", _NO_CUPY)
+        yield _driver()
         yield _kernel_cache()
         return
     names = ", ".join(f"{name} {version}" for name, version in installed.items())
@@ -166,6 +169,23 @@ def _gpu() -> Iterator[Finding]:
     else:
         yield from _devices(cupy)
     yield _kernel_cache()
+
+
+def _driver() -> Finding:
+    """The NVIDIA driver, asked itself: there is no CuPy to ask."""
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    version = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return Finding(
+            "driver", "no NVIDIA driver found", "without a GPU NumPy does all; with one: install it"
+        )
+    if failed:
+        return Finding("driver", f"does not answer: CUDA error {failed}", "run nvidia-smi")
+    extra = "cuda13" if version.value >= 13000 else "cuda12"
+    supported = f"supports CUDA {_cuda_version(version.value)}"
+    return Finding("driver", supported, f'pip install "gpuconv[{extra}]" uses it')
 
 
 def _devices(cupy: Any) -> Iterator[Finding]:
@@ -188,7 +208,9 @@ def _kernel_cache() -> Finding:
     """The compiled kernels that CuPy keeps; without them, first calls take seconds longer."""
     folder = Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
     if not folder.is_dir():
-        return Finding("kernel cache", f"{folder}: not there yet")
+        return Finding(
+            "kernel cache", f"{folder}: not there yet", "the first kernel that CuPy compiles makes it"
+        )
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return Finding("kernel cache", f"{folder}: {len(sizes)} files, {sum(sizes) / 2**20:.1f} MiB")
 

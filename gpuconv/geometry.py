@@ -13,6 +13,7 @@ Source of the definitions: the output lengths of ``tf.keras`` 2.9, Keras 3 (JAX 
 
 from __future__ import annotations
 
+import math
 import numbers
 import sys
 from collections.abc import Sequence
@@ -32,9 +33,12 @@ __all__ = [
     "transpose_axes",
 ]
 
-_TRANSPOSE_NAMES = ("valid", "same", "same_lower")
-_CONV_NAMES = ("valid", "same", "same_lower")
-_CONV1D_NAMES = (*_CONV_NAMES, "causal")
+_NAMES = ("valid", "same", "same_lower")
+_TRANSPOSE_CAUSAL = (
+    " A transposed convolution has no causal padding: to keep only what past inputs determine, crop on the "
+    "right, with padding=(0, (kernel_size - 1) * dilation_rate + 1 - strides)."
+)
+_CONV_CAUSAL = " Causal padding is for one axis, time, as in Keras."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,10 @@ class ConvGeometry:
         return tuple(axis.out_length for axis in self.axes)
 
 
-def integer(name: str, value: Any, minimum: int) -> int:
+def integer(name: str, value: Any, minimum: int, whole: Any = None) -> int:
     """`value` as an int: integers of any library and integral floats (R's numbers) pass.
+
+    `whole` is the sequence that `value` is an entry of, for the message.
 
     Raises
     ------
@@ -93,14 +99,15 @@ def integer(name: str, value: Any, minimum: int) -> int:
     ValueError
         For a fraction, or for less than `minimum`.
     """
+    received = f"Received {name}={(value if whole is None else whole)!r}."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"Expected {name} to be an integer. Received {name}={value!r}.")
+        raise TypeError(f"Expected {name} to be an integer. {received}")
     if not isinstance(value, numbers.Integral) and not float(value).is_integer():
-        raise ValueError(f"Expected {name} to be an integer. Received {name}={value!r}.")
+        raise ValueError(f"Expected {name} to be an integer. {received}")
     number = int(value) if isinstance(value, numbers.Integral) else int(float(value))
     if not minimum <= number <= sys.maxsize:
         bound = f"at least {minimum}" if number < minimum else f"at most {sys.maxsize}"
-        raise ValueError(f"Expected {name} to be {bound}. Received {name}={value!r}.")
+        raise ValueError(f"Expected {name} to be {bound}. {received}")
     return number
 
 
@@ -113,20 +120,17 @@ def per_axis(name: str, value: Any, ndim: int, minimum: int) -> tuple[int, ...]:
         raise ValueError(
             f"Expected {name} to be one integer or {ndim}, one per spatial axis. Received {name}={value!r}."
         )
-    return tuple(integer(name, entry, minimum) for entry in entries)
+    return tuple(integer(name, entry, minimum, value) for entry in entries)
 
 
-def crops(padding: Any, ndim: int, names: Sequence[str]) -> tuple[str | tuple[int, int], ...]:
+def crops(
+    padding: Any, ndim: int, names: Sequence[str], causal_hint: str = ""
+) -> tuple[str | tuple[int, int], ...]:
     """`padding` for each axis: one of `names` in lower case, or a (left, right) pair."""
     if isinstance(padding, str):
         if padding.lower() in names:
             return (padding.lower(),) * ndim
-        hint = ""
-        if padding.lower() == "causal" and names is _TRANSPOSE_NAMES:
-            hint = (
-                " A transposed convolution has no causal padding: to keep only what past inputs "
-                "determine, crop on the right with padding=(0, kernel_size - strides)."
-            )
+        hint = causal_hint if padding.lower() == "causal" else ""
         raise ValueError(
             f"Expected padding to be one of {', '.join(map(repr, names))}, an integer or a (left, right) "
             f"pair. Received padding={padding!r}.{hint}"
@@ -145,7 +149,7 @@ def crops(padding: Any, ndim: int, names: Sequence[str]) -> tuple[str | tuple[in
 
 
 def _pair(entry: Any) -> tuple[int, int]:
-    values = tuple(integer("padding", value, 0) for value in entry)
+    values = tuple(integer("padding", value, 0, entry) for value in entry)
     if len(values) != 2:
         raise ValueError(f"Expected a (left, right) pair of padding. Received padding={values!r}.")
     return values[0], values[1]
@@ -168,7 +172,12 @@ def as_shape(name: str, value: Any) -> Shape:
     """
     if not _is_sequence(value):
         raise TypeError(f"Expected {name} to be a sequence of integers and Nones. Received {name}={value!r}.")
-    return tuple(None if entry is None else integer(name, entry, 0) for entry in value)
+    if any(isinstance(entry, float) and math.isnan(entry) for entry in value):
+        raise ValueError(
+            f"Expected {name} to be known. Received {name}={value!r}. For a Dask array, call its "
+            "compute_chunk_sizes() first."
+        )
+    return tuple(None if entry is None else integer(name, entry, 0, value) for entry in value)
 
 
 def transpose_axes(
@@ -186,7 +195,7 @@ def transpose_axes(
     kernels = per_axis("kernel_size", kernel_size, ndim, 1)
     steps = per_axis("strides", strides, ndim, 1)
     dilations = per_axis("dilation_rate", dilation_rate, ndim, 1)
-    cuts = crops(padding, ndim, _TRANSPOSE_NAMES)
+    cuts = crops(padding, ndim, _NAMES, _TRANSPOSE_CAUSAL)
     extras: tuple[int | None, ...] = (None,) * ndim
     sizes: tuple[int | None, ...] = (None,) * ndim
     if output_padding is not None:
@@ -270,7 +279,7 @@ def conv_axes(
     kernels = per_axis("kernel_size", kernel_size, ndim, 1)
     steps = per_axis("strides", strides, ndim, 1)
     dilations = per_axis("dilation_rate", dilation_rate, ndim, 1)
-    cuts = crops(padding, ndim, _CONV1D_NAMES if ndim == 1 else _CONV_NAMES)
+    cuts = crops(padding, ndim, (*_NAMES, "causal") if ndim == 1 else _NAMES, _CONV_CAUSAL)
     settings = zip(kernels, steps, dilations, cuts, strict=True)
     return tuple(
         None if length is None else _conv_axis(length, *rest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,14 @@ from array_api_compat import (
 from gpuconv._typing import Array, Namespace
 
 __all__ = [
+    "DTYPES",
     "array_namespace",
+    "astype",
+    "detached",
     "device_of",
     "dtype_name",
     "dtype_named",
+    "indices",
     "is_numpy_array",
     "is_traced",
     "library",
@@ -38,6 +42,9 @@ __all__ = [
     "to_numpy",
     "why_not_writeable",
 ]
+
+#: What is computed in; half types are summed in float32.
+DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 _TESTS: dict[str, Callable[[object], bool]] = {
     "numpy": is_numpy_array,
@@ -112,17 +119,28 @@ def array_namespace(**arrays: Array) -> Namespace:
     return _compat_namespace(*arrays.values())
 
 
-def dtype_name(array: Array) -> str:
-    """The array's element type as a word that means the same in every library: ``"float32"``."""
-    dtype = array.dtype
+def dtype_name(dtype: Any) -> str:
+    """`dtype` as a word that means the same in every library: ``"float32"``."""
     return str(getattr(dtype, "name", None) or str(dtype).rpartition(".")[2])
 
 
 def dtype_named(xp: Namespace, name: str) -> Any:
-    """The dtype of `xp` called `name`; NumPy's bfloat16 comes from ml_dtypes."""
-    if name == "bfloat16" and not hasattr(xp, name):
-        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
-    return getattr(xp, name)
+    """The dtype of `xp` called `name`.
+
+    Raises
+    ------
+    NotImplementedError
+        If that library has none.
+    """
+    if hasattr(xp, name):
+        return getattr(xp, name)
+    owner = xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
+    if owner in ("numpy", "cupy", "dask"):
+        # These know NumPy's types by another name than an attribute; bfloat16 comes from ml_dtypes.
+        return np.dtype(importlib.import_module("ml_dtypes").bfloat16 if name == "bfloat16" else name)
+    raise NotImplementedError(
+        f"Expected a dtype that {owner} has. Received {name}. Use float32, or another library's arrays."
+    )
 
 
 def why_not_writeable(array: Array) -> str | None:
@@ -145,14 +163,43 @@ def is_traced(array: Array) -> bool:
     return jax is not None and isinstance(array, jax.core.Tracer)
 
 
+def astype(array: Array, dtype: str) -> Array:
+    """A copy of `array` as the dtype called `dtype`.
+
+    Raises
+    ------
+    TypeError
+        If the library makes another dtype of it, as JAX does of float64 unless told otherwise.
+    """
+    xp = array_namespace(array=array)
+    result = xp.astype(array, dtype_named(xp, dtype), copy=True)
+    if dtype_name(result.dtype) != dtype:
+        raise TypeError(
+            f"Expected {library(array)} to hold {dtype}. Received {dtype_name(result.dtype)} from it. "
+            "For JAX, call jax.config.update('jax_enable_x64', True) first."
+        )
+    return result
+
+
 def like(values: Array, reference: Array) -> Array:
     """`values` as an array of the library and on the device of `reference`, dtype kept."""
     if library(values) == library(reference) and (
         is_traced(reference) or device_of(values) == device_of(reference)
     ):
         return values
+    host, dtype = to_numpy(values), dtype_name(values.dtype)
+    if dtype == "bfloat16":
+        host = host.astype(np.float32)  # which every library reads, and which holds every bfloat16
     xp = array_namespace(reference=reference)
-    return xp.asarray(to_numpy(values), device=device_of(reference))
+    moved = xp.asarray(host, device=device_of(reference))
+    return moved if dtype_name(moved.dtype) == dtype else astype(moved, dtype)
+
+
+def indices(values: Sequence[int], reference: Array) -> Array:
+    """An index for `take` from `reference`."""
+    if is_dask_array(reference):
+        return np.asarray(values)  # an index that Dask can look at leaves the chunks known
+    return array_namespace(reference=reference).asarray(values, device=device_of(reference))
 
 
 def to_numpy(array: Array) -> np.ndarray:
@@ -162,7 +209,15 @@ def to_numpy(array: Array) -> np.ndarray:
     if is_cupy_array(array):
         return array.get()
     if is_torch_array(array):
-        array = array.detach().cpu().resolve_conj()
+        host = array.detach().cpu().resolve_conj()
+        if dtype_name(array.dtype) == "bfloat16":  # which torch does not hand to NumPy
+            return host.float().numpy().astype(dtype_named(np, "bfloat16"))
+        return host.numpy()
     if is_dask_array(array):
         return array.compute()
     return np.asarray(array)
+
+
+def detached(array: Array) -> Array:
+    """`array` without what torch's autograd remembers of it."""
+    return array.detach() if is_torch_array(array) else array

@@ -34,7 +34,7 @@ class PhaseGroup:
     row_step: int
     offset: int
     hop: int
-    taps: tuple[tuple[int, ...], ...]
+    taps: tuple[range, ...]
 
     @property
     def terms(self) -> int:
@@ -47,7 +47,7 @@ class PhaseGroup:
         return self.offset + (self.rows - 1) * self.row_step + (self.terms - 1) * self.hop
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=64)
 def transpose_phases(axis: AxisGeometry) -> tuple[PhaseGroup, ...]:
     """The output phases of `axis`, neighbours that read the same rows in one group: every sample once.
 
@@ -61,8 +61,8 @@ def transpose_phases(axis: AxisGeometry) -> tuple[PhaseGroup, ...]:
     last = min(s, axis.out_length)
     reached = sorted(phase for phase in first_tap if phase < last)
 
-    def taps_of(phase: int) -> tuple[int, ...]:
-        return tuple(range(first_tap[phase], k, period))[::-1]  # descending taps read ascending rows
+    def taps_of(phase: int) -> range:
+        return range(first_tap[phase], k, period)[::-1]  # descending taps read ascending rows
 
     def offset_of(phase: int) -> int:
         return (phase + axis.crop_left - taps_of(phase)[0] * d) // s
@@ -90,10 +90,10 @@ def transpose_phases(axis: AxisGeometry) -> tuple[PhaseGroup, ...]:
     return tuple(sorted(groups, key=lambda group: group.first))
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=64)
 def conv_phases(axis: AxisGeometry) -> tuple[PhaseGroup, ...]:
     """The one phase group of the forward convolution along `axis`."""
-    taps = (tuple(range(axis.kernel)),)
+    taps = (range(axis.kernel),)
     return (PhaseGroup(0, 1, axis.in_length, 1, axis.stride, -axis.crop_left, axis.dilation, taps),)
 
 

@@ -95,7 +95,7 @@ def test_every_library(constraint, library, dtype):
     given = make(library, w)
     got = constraint(given)
     assert type(got) is type(given)
-    assert dtype_name(got) == dtype
+    assert dtype_name(got.dtype) == dtype
     eps = np.finfo(dtype).eps
     np.testing.assert_allclose(
         to_numpy(got),

@@ -162,7 +162,7 @@ def test_without_cupy():
     assert found["cupy"].found == "missing"
     assert 'pip install "gpuconv[cuda12]" or "gpuconv[cuda13]"' in found["cupy"].advice
     assert "GPU" not in found
-    assert "driver" not in found
+    assert "CUDA runtime" not in found
     assert doctor.find_gpu()[0] is None
     assert "cupy" not in sys.modules
 
@@ -251,3 +251,28 @@ def test_a_broken_keras_json_is_a_finding(house, monkeypatch):
     assert finding.found == "unknown"
     assert "Repair or delete the file" in finding.advice
     assert "\n" not in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "advice"),
+    [
+        (None, "no NVIDIA driver found", "without a GPU"),
+        ((0, 12040), "supports CUDA 12.4", 'pip install "gpuconv[cuda12]"'),
+        ((0, 13010), "supports CUDA 13.1", 'pip install "gpuconv[cuda13]"'),
+        ((803, 0), "does not answer: CUDA error 803", "run nvidia-smi"),
+    ],
+)
+def test_without_cupy_the_driver_is_asked_itself(answer, found, advice, monkeypatch):
+    class Driver:
+        def __init__(self, name):
+            if answer is None:
+                raise OSError(f"{name}: cannot open shared object file")
+
+        def cuDriverGetVersion(self, pointer):  # noqa: N802, CUDA's name
+            pointer._obj.value = answer[1]
+            return answer[0]
+
+    monkeypatch.setattr(doctor.ctypes, "CDLL", Driver)
+    finding = doctor._driver()
+    assert finding.found == found
+    assert advice in finding.advice

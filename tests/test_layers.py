@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from gpuconv.layers import (
     Layer,
     Sequential,
 )
+from gpuconv.namespace import to_numpy
 
 CONVOLUTIONS = ["Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"]
 
@@ -76,8 +79,11 @@ def test_overriding_convolution_op_changes_the_layer():
         x = samples(2, 4, 4)
         options = {"data_format": data_format, "seed": 3, "bias_initializer": "ones", "dtype": "float64"}
         plain, normalised = (kind(5, 3, 2, **options) for kind in (Conv1DTranspose, Normalised))
-        scale = abs(plain(x) * 0 + 1).max() and abs(plain.kernel).sum()
-        np.testing.assert_allclose(normalised(x) - 1, (plain(x) - 1) / scale, rtol=1e-12, atol=1e-15)
+        plain(x)
+        wanted = gpuconv.conv1d_transpose(
+            x, plain.kernel / abs(plain.kernel).sum(), plain.bias, strides=2, data_format=data_format
+        )
+        np.testing.assert_array_equal(normalised(x), wanted)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "float64", "float16", "bool"])
@@ -95,21 +101,43 @@ def test_a_complex_layer_and_complex_input():
         Conv1DTranspose(2, 3)(samples(1, 4, 2) * 1j)
 
 
-def test_weights_follow_the_input_from_library_to_library(xp):
-    layer = Conv1DTranspose(3, 4, 2, seed=5, kernel_regularizer="l2", activity_regularizer="l1")
-    x = samples(2, 6, 2).astype(np.float32)
+def integers(*shape):
+    """Small ones: every library sums them exactly, in whatever order."""
+    return np.random.default_rng(0).integers(-3, 4, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "complex64"])
+def test_weights_follow_the_input_from_library_to_library(xp, dtype):
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed: pip install gpuconv[test]")
+    weights = [integers(4, 3, 2), integers(3)]
+    layer = Conv1DTranspose(3, 4, 2, dtype=dtype, weights=weights)
+    x = integers(2, 6, 2)
     wanted = layer(x)
+    if xp.__name__ == "array_api_strict" and "float16" in dtype:
+        with pytest.raises(NotImplementedError, match=f"Received {dtype}"):
+            layer(xp.asarray(x))
+        return
     y = layer(xp.asarray(x))
     assert type(y) is type(xp.asarray(x))
     assert all(type(w) is type(y) for w in layer.weights)
-    bound = 64 * np.finfo(np.float32).eps
-    np.testing.assert_allclose(np.asarray(y), wanted, rtol=bound, atol=bound)
-    np.testing.assert_allclose([float(v) for v in layer.losses], [abs(wanted).sum() * 0.01 / 2, 0.01 * (
-        layer.get_weights()[0] ** 2
-    ).sum()], rtol=1e-5)  # fmt: skip
-    assert [type(w) for w in layer.get_weights()] == [np.ndarray] * 2
+    np.testing.assert_array_equal(to_numpy(y), wanted)
+    for got, given in zip(layer.get_weights(), weights, strict=True):
+        assert type(got) is np.ndarray
+        assert got.dtype.name == dtype
+        np.testing.assert_array_equal(got.astype(complex), given)
     np.testing.assert_array_equal(layer(x), wanted)
     assert isinstance(layer.kernel, np.ndarray)
+
+
+def test_losses_are_of_the_inputs_library(xp):
+    weights = [integers(4, 3, 2), integers(3)]
+    layer = Conv1DTranspose(3, 4, 2, weights=weights, kernel_regularizer="l1", activity_regularizer="l1")
+    y = layer(xp.asarray(integers(2, 6, 2)))
+    activity, kernel = layer.losses
+    assert type(activity) is type(kernel) is type(y)
+    one = np.float32(0.01)  # each sum below is an integer, so that one product is all that rounds
+    assert float(kernel) == one * abs(weights[0]).sum()
+    assert float(activity) == one * abs(to_numpy(y)).sum() / 2
 
 
 def test_gradients_of_torch_reach_the_weights():
@@ -123,12 +151,48 @@ def test_gradients_of_torch_reach_the_weights():
 
 def test_a_layer_under_jit_keeps_its_own_weights():
     jax = pytest.importorskip("jax", reason="jax is not installed: pip install gpuconv[peers]")
-    layer = Conv1DTranspose(3, 4, 2, seed=5)
-    x = samples(2, 6, 2).astype(np.float32)
+    layer = Conv1DTranspose(3, 4, 2, weights=[integers(4, 3, 2), integers(3)], activity_regularizer="l1")
+    x = integers(2, 6, 2)
     wanted = layer(x)
-    y = jax.jit(layer)(x)
-    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-6)
+    loss = layer.losses
+    np.testing.assert_array_equal(jax.jit(layer)(x), wanted)
     assert isinstance(layer.kernel, np.ndarray)  # not what only the trace knew
+    assert layer.losses == loss
+    layer(jax.numpy.asarray(x))  # from here on the weights are JAX's
+    np.testing.assert_array_equal(jax.jit(layer)(x), wanted)
+    slope = jax.grad(lambda x: layer(x).sum())(jax.numpy.asarray(x))
+    assert slope.shape == x.shape
+
+
+def test_many_threads_may_make_the_first_call():
+    given = [np.ones((3, 16, 64)), np.zeros(64)]
+    x = np.ones((1, 8, 16))
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            layer = Conv1D(64, 3, weights=given)
+            with ThreadPoolExecutor(8) as pool:
+                results = list(pool.map(layer, [x] * 8))
+            assert all((y == 48).all() for y in results)
+    finally:
+        sys.setswitchinterval(switch)
+
+
+def test_glu_halves_what_the_layers_say_too():
+    assert Activation("glu").compute_output_shape((2, 5, 8)) == (2, 5, 4)
+    assert Activation("glu").compute_output_shape((None, None)) == (None, None)
+    model = Sequential([Input((10, 3)), Conv1D(8, 3, activation="glu"), Conv1D(6, 1), Activation("glu")])
+    assert model.output_shape == (None, 8, 3)
+    assert model(samples(2, 10, 3)).shape == (2, 8, 3)
+    with pytest.raises(ValueError, match="even length"):
+        model.add(Activation("glu"))
+
+
+def test_every_layer_may_be_told_of_training():
+    x = samples(1, 5, 2)
+    layer = Conv1D(3, 2)
+    np.testing.assert_array_equal(layer(x, training=True), layer(x))
 
 
 # --- building and parameters ---------------------------------------------------------------------
@@ -184,6 +248,24 @@ def test_set_weights_replaces_all_or_nothing():
     assert all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))
 
 
+def test_a_layer_is_built_once_and_not_by_halves():
+    layer = Conv1DTranspose(5, 3, seed=0)
+    layer.build((None, None, 4))
+    kernel = layer.kernel
+    with pytest.raises(ValueError, match="to be built once"):
+        layer.build((None, None, 4))
+    assert layer.kernel is kernel
+    short = Conv1DTranspose(2, 1, weights=[np.ones((1, 2, 3))])  # the bias is missing
+    for _ in range(2):
+        with pytest.raises(ValueError, match="Received shapes"):
+            short(samples(1, 4, 3))
+        assert not short.built
+    model = Sequential([Conv1D(4, 3), Conv1D(4, 30)])
+    with pytest.raises(ValueError, match="Expected at least 30 samples"):
+        model(samples(1, 10, 2))
+    assert model(samples(1, 50, 3)).shape == (1, 19, 4)  # nothing was built for the 2 channels
+
+
 def test_losses_and_trainable():
     layer = Conv1DTranspose(
         2, 2, kernel_initializer="ones", bias_initializer="ones", kernel_regularizer="l1",
@@ -219,6 +301,19 @@ def test_layers_can_be_copied_and_pickled():
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         np.testing.assert_array_equal(twin(x), y)
         assert twin.kernel is not layer.kernel
+
+
+def test_autograd_stays_out_of_copies():
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install gpuconv[peers]")
+    layer = Conv1D(2, 3, activity_regularizer="l2")
+    layer(torch.ones(1, 8, 2))
+    layer.kernel.requires_grad_()
+    layer(torch.ones(1, 8, 2))
+    assert layer.losses[0].requires_grad
+    twin = copy.deepcopy(layer)
+    assert twin.losses == []
+    twin.set_weights([torch.nn.Parameter(torch.ones(3, 2, 2)), torch.ones(2)])
+    assert not twin.kernel.requires_grad
 
 
 # --- configs -------------------------------------------------------------------------------------
@@ -333,6 +428,10 @@ def test_sequential_runs_its_layers():
     assert not np.array_equal(y, model(x, training=True))
     assert model.count_params() == 7 * 32 + 32 + 7 * 32 + 1
     assert len(model.losses) == 1
+    regularized = Sequential([Conv1D(2, 1, kernel_regularizer="l1", activity_regularizer="l2") for _ in "ab"])
+    regularized(x)
+    a, b = regularized.layers
+    assert regularized.losses == [a.losses[0], b.losses[0], a.losses[1], b.losses[1]]  # in Keras' order
     assert model.compute_output_shape((5, None, 1)) == (5, None, 1)
 
 
@@ -348,6 +447,8 @@ def test_sequential_weights_are_those_of_its_layers():
     model.trainable = False
     assert model.trainable_weights == []
     assert model.losses == []
+    frozen = Sequential([Input((8, 3)), Conv1D(4, 3)], trainable=False)
+    assert (frozen.trainable_weights, len(frozen.non_trainable_weights)) == ([], 2)
 
 
 def test_sequential_builds_when_the_shape_is_known():
@@ -371,6 +472,7 @@ def test_sequential_refuses_and_stays_as_it_was():
         (Conv1D(4, 3, name="one"), ValueError, "Received another 'one'"),
         (Input((3,)), ValueError, "Expected an Input to come first"),
         ("relu", TypeError, "Expected a layer. Received 'relu'"),
+        (model, ValueError, "Expected another layer than the model itself"),
         (Conv2DTranspose(4, 3), ValueError, r"Received input of shape \(None, 8, 4\)"),
         (Conv1D(4, 30), ValueError, "Expected at least 30 samples"),
     ]:

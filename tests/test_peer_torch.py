@@ -79,7 +79,7 @@ def to_numpy(tensor):
 @pytest.mark.parametrize(("ndim", "share"), [(1, 3), (2, 1), (3, 1)])
 def test_equals_torch(deep, transposed, ndim, share):
     rng = np.random.default_rng(10 * ndim + transposed)
-    for _ in range(share * (300 if deep else 30)):
+    for _ in range(share * (600 if deep else 30)):
         settings, dtype, tensors, terms = random_case(rng, ndim, transposed)
         with noting(f"{dtype}, {[None if t is None else tuple(t.shape) for t in tensors]}, {settings}"):
             exact = theirs(ndim, transposed, *map(wide, tensors), **settings)

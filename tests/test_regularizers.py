@@ -95,7 +95,7 @@ def test_every_library(regularizer, library, dtype):
     got = regularizer(given)
     assert type(got) is type(given)
     assert got.shape == ()
-    assert dtype_name(got) == ("float32" if dtype == "complex64" else dtype)
+    assert dtype_name(got.dtype) == ("float32" if dtype == "complex64" else dtype)
     np.testing.assert_allclose(to_numpy(got), regularizer(X), rtol=1e-6 if dtype != "float64" else 1e-14)
 
 

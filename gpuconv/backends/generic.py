@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from gpuconv._typing import Array, Namespace
 from gpuconv.geometry import ConvGeometry
-from gpuconv.namespace import array_namespace, device_of, dtype_named
+from gpuconv.namespace import array_namespace, device_of, dtype_named, indices
 from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phases
 
 __all__ = ["conv", "conv_transpose"]
@@ -185,7 +185,7 @@ def _pick_taps(xp: Namespace, kernel: Array, chosen: tuple[PhaseGroup, ...]) -> 
     ndim = len(chosen)
     for axis, phase in enumerate(chosen):
         flat = [tap for taps in phase.taps for tap in taps]
-        kernel = xp.take(kernel, xp.asarray(flat, device=device_of(kernel)), axis=axis)
+        kernel = xp.take(kernel, indices(flat, kernel), axis=axis)
     split = ((phase.count, phase.terms) for phase in chosen)
     width, groups, depth = kernel.shape[ndim:]
     kernel = xp.reshape(kernel, (*itertools.chain.from_iterable(split), width, groups, depth))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import inspect
 import itertools
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,11 +17,21 @@ import numpy as np
 from gpuconv import constraints, initializers, regularizers
 from gpuconv._typing import Array, Shape
 from gpuconv.geometry import as_shape, integer
-from gpuconv.namespace import array_namespace, dtype_name, dtype_named, is_traced, like, to_numpy
+from gpuconv.namespace import (
+    DTYPES,
+    array_namespace,
+    astype,
+    detached,
+    dtype_name,
+    is_traced,
+    like,
+    to_numpy,
+)
 
 __all__ = ["Layer", "Parameter"]
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+# One for all layers: building is rare, and layers build layers.
+_building = threading.RLock()
 _counters: dict[str, itertools.count[int]] = collections.defaultdict(itertools.count)
 
 
@@ -34,6 +46,8 @@ class Parameter:
 
 class Layer:
     """The base of all layers, and of your own: override `call`, and `build` where there are parameters.
+
+    A layer that changes the shape overrides `compute_output_shape` too.
 
     Source of the definition: ``keras.layers.Layer``.
 
@@ -101,13 +115,23 @@ class Layer:
     # --- computing ---
 
     def __call__(self, inputs: Array, **options: Any) -> Array:
-        """Cast `inputs` to the layer's dtype, build the layer if that was not done, and `call` it."""
+        """Cast `inputs` to the layer's dtype, build the layer if that was not done, and `call` it.
+
+        ``training=`` is passed on to a `call` that takes it, as that of `gpuconv.layers.Dropout`.
+        """
         inputs = self._cast(inputs)
-        if not self.built:
-            self.build(tuple(inputs.shape))
+        with _building:
+            if not self.built:
+                self.build(tuple(inputs.shape))
+        if "training" in options and "training" not in inspect.signature(self.call).parameters:
+            del options["training"]
         outputs = self.call(inputs, **options)
-        if self.activity_regularizer is not None:
-            self._activity_loss = self.activity_regularizer(outputs) / max(1, outputs.shape[0])
+        # What hangs on a trace dies with it.
+        if self.activity_regularizer is not None and not is_traced(outputs):
+            samples = outputs.shape[0] if outputs.ndim else 1
+            loss = self.activity_regularizer(outputs) / max(1, samples)
+            # A quotient of 0-d NumPy arrays is no array.
+            self._activity_loss = np.asarray(loss) if isinstance(loss, np.generic) else loss
         return outputs
 
     def call(self, inputs: Array) -> Array:
@@ -117,10 +141,14 @@ class Layer:
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the parameters for inputs of this shape; a layer of your own calls this at the end."""
         del input_shape  # only layers with parameters look at it
-        self.built = True
         if self._initial_weights is not None:
-            self.set_weights(self._initial_weights)
+            try:
+                self._assign(self._initial_weights)
+            except (TypeError, ValueError):
+                self._parameters.clear()
+                raise
             self._initial_weights = None
+        self.built = True
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
         """Shape of the output for an input of this shape; None where `input_shape` has None."""
@@ -128,7 +156,7 @@ class Layer:
 
     def _cast(self, inputs: Array) -> Array:
         array_namespace(inputs=inputs)  # refuses what is no array
-        if dtype_name(inputs) == self.dtype:
+        if dtype_name(inputs.dtype) == self.dtype:
             return inputs
         return _cast_copy(inputs, self.dtype, f"input of layer {self.name!r}")
 
@@ -143,7 +171,18 @@ class Layer:
         regularizer: Any = None,
         constraint: Any = None,
     ) -> None:
-        """Make a parameter, a NumPy array until the layer is called with another library's."""
+        """Make a parameter, a NumPy array until the layer is called with another library's.
+
+        Raises
+        ------
+        ValueError
+            If there is one of this name: a layer is built once.
+        """
+        if name in self._parameters:
+            raise ValueError(
+                f"Expected layer {self.name!r} to be built once. Received another {name!r}. "
+                "Make a new layer, or call set_weights."
+            )
         initialize = initializers.get(initializer)
         if initialize is None:
             initialize = initializers.Zeros()
@@ -190,6 +229,9 @@ class Layer:
             If the layer is not built, or the number or a shape differs. Then nothing is replaced.
         """
         self._check_built("set_weights")
+        self._assign(weights)
+
+    def _assign(self, weights: Sequence[Any]) -> None:
         expected = [tuple(value.shape) for value in self.weights]
         arrays = [given if hasattr(given, "shape") else np.asarray(given) for given in weights]
         received = [tuple(array.shape) for array in arrays]
@@ -199,7 +241,7 @@ class Layer:
             )
         parameters = self._all_parameters()
         copies = [
-            _cast_copy(array, dtype_name(parameter.value), f"weights of layer {self.name!r}")
+            detached(_cast_copy(array, dtype_name(parameter.value.dtype), f"weights of layer {self.name!r}"))
             for array, parameter in zip(arrays, parameters, strict=True)
         ]
         for parameter, value in zip(parameters, copies, strict=True):
@@ -219,10 +261,14 @@ class Layer:
     @property
     def losses(self) -> list[Array]:
         """The penalty on the last output, then those on the trainable parameters, as 0-d arrays."""
-        found = [] if self._activity_loss is None else [self._activity_loss]
-        if self.trainable:
-            found += [p.regularizer(p.value) for p in self._parameters.values() if p.regularizer is not None]
-        return found
+        return [*self._activity_losses(), *self._penalties()]
+
+    def _activity_losses(self) -> list[Array]:
+        return [] if self._activity_loss is None else [self._activity_loss]
+
+    def _penalties(self) -> list[Array]:
+        regularized = [p for p in self._parameters.values() if p.regularizer is not None]
+        return [p.regularizer(p.value) for p in regularized if p.regularizer] if self.trainable else []
 
     def _check_built(self, what: str) -> None:
         if not self.built:
@@ -256,13 +302,16 @@ class Layer:
             If a nested config is of another class.
         """
         if "class_name" in config:
-            aliases = (cls.__name__, cls.__name__.replace("Conv", "Convolution"), f"{cls.__name__}Layer")
-            if config["class_name"] not in aliases:
+            if config["class_name"] != cls.__name__:
                 raise ValueError(
                     f"Expected the config of a {cls.__name__}. Received class_name={config['class_name']!r}."
                 )
             config = config["config"]
         return cls(**config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has not been called: the penalty on the last output, and its autograd graph, stay behind.
+        return {**self.__dict__, "_activity_loss": None}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}, {'' if self.built else 'not '}built>"
@@ -270,15 +319,15 @@ class Layer:
 
 def _cast_copy(array: Array, dtype: str, what: str) -> Array:
     """A copy of `array` as `dtype`; complex numbers do not become real ones."""
-    if not dtype_name(array).startswith(("bool", "int", "uint", "float", "bfloat", "complex")):
-        raise TypeError(f"Expected {what} to be numbers. Received {dtype_name(array)}.")
-    if dtype_name(array).startswith("complex") and not dtype.startswith("complex"):
+    received = dtype_name(array.dtype)
+    if not received.startswith(("bool", "int", "uint", "float", "bfloat", "complex")):
+        raise TypeError(f"Expected {what} to be numbers. Received {received}.")
+    if received.startswith("complex") and not dtype.startswith("complex"):
         raise TypeError(
-            f"Expected real {what}, which is of dtype={dtype!r}. Received {dtype_name(array)}. "
+            f"Expected real {what}, which is of dtype={dtype!r}. Received {received}. "
             "Make the layer with dtype='complex64', or pass the real and imaginary parts apart."
         )
-    xp = array_namespace(array=array)
-    return xp.astype(array, dtype_named(xp, dtype), copy=True)
+    return astype(array, dtype)
 
 
 def _batch_input_shape(input_shape: Any, batch_input_shape: Any, batch_size: Any) -> Shape | None:
@@ -300,11 +349,15 @@ def _dtype(dtype: Any) -> str:
     if isinstance(found, Mapping):  # Keras 3 writes a policy: {"class_name": ..., "config": {"name": ...}}
         settings = found.get("config")
         found = settings.get("name") if isinstance(settings, Mapping) else None
-    if isinstance(found, type | np.dtype):
-        found = np.dtype(found).name
-    if found not in _DTYPES:
-        raise ValueError(f"Expected dtype to be one of {', '.join(_DTYPES)} or None. Received {dtype=}.")
-    return str(found)
+    if isinstance(found, type):
+        found = np.dtype(found)
+    found = found if isinstance(found, str) else dtype_name(found)
+    if found not in DTYPES:
+        raise ValueError(
+            f"Expected dtype to be one of {', '.join(DTYPES)} or None. Received {dtype=}. (Half types are "
+            "summed in float32 as they are.)"
+        )
+    return found
 
 
 def _checked_name(name: Any) -> str:

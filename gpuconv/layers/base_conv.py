@@ -12,7 +12,7 @@ from gpuconv.config import standardize_data_format
 from gpuconv.geometry import as_shape, conv_axes, integer, per_axis, transpose_axes
 from gpuconv.layers.base import Layer
 
-__all__ = ["BaseConv"]
+__all__ = ["BaseConv", "shape_after"]
 
 
 class BaseConv(Layer):
@@ -162,7 +162,7 @@ class BaseConv(Layer):
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
         """Shape of the output; a None among the samples or lengths stays None."""
-        return ops.output_shape(
+        shape = ops.output_shape(
             self.op,
             tuple(input_shape),
             self._kernel_shape(input_shape),
@@ -170,6 +170,7 @@ class BaseConv(Layer):
             groups=self.groups,
             **self._sizes,
         )
+        return shape_after(self.activation, shape)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again, as Keras 3 writes them."""
@@ -202,6 +203,11 @@ class BaseConv(Layer):
             f"name={self.name!r}",
         ]
         return f"{type(self).__name__}({', '.join(settings)})"
+
+
+def shape_after(activation: Callable[[Array], Array], shape: Shape) -> Shape:
+    """Shape of what `activation` makes; one from elsewhere is taken to keep it."""
+    return activations.output_shape(activation, shape) or shape
 
 
 def _initializer(identifier: Any, default: str, seed: int | None, offset: int) -> Any:

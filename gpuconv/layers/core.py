@@ -9,9 +9,10 @@ from typing import Any, Self
 import numpy as np
 
 from gpuconv import activations
-from gpuconv._typing import Array
+from gpuconv._typing import Array, Shape
 from gpuconv.geometry import as_shape, integer
 from gpuconv.layers.base import Layer
+from gpuconv.layers.base_conv import shape_after
 from gpuconv.namespace import array_namespace, like
 
 __all__ = ["Activation", "Dropout", "Input"]
@@ -121,6 +122,10 @@ class Activation(Layer):
     def call(self, inputs: Array) -> Array:
         """Apply the activation."""
         return self.activation(inputs)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
+        """Shape of the output: that of the input, halved by glu."""
+        return shape_after(self.activation, tuple(input_shape))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again, as Keras 3 writes them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -100,6 +99,8 @@ class Sequential(Layer):
         """
         if not isinstance(layer, Layer):
             raise TypeError(f"Expected a layer. Received {layer!r}.")
+        if layer is self:
+            raise ValueError(f"Expected another layer than the model itself. Received {layer!r}.")
         if layer.name in [known.name for known in self._layers]:
             raise ValueError(f"Expected layers of different names. Received another {layer.name!r}.")
         if isinstance(layer, Input) and self._layers:
@@ -110,6 +111,8 @@ class Sequential(Layer):
             self.built = True
         elif self.built:
             self._build_layers([layer], self.output_shape)
+        if not self.trainable:
+            layer.trainable = False
         self._layers.append(layer)
 
     def pop(self) -> Layer:
@@ -136,11 +139,12 @@ class Sequential(Layer):
 
     @staticmethod
     def _build_layers(layers: Sequence[Layer], shape: Shape) -> None:
-        for layer in layers:
-            following = layer.compute_output_shape(shape)
+        shapes = [shape]
+        for layer in layers:  # all must fit before the first is built
+            shapes.append(layer.compute_output_shape(shapes[-1]))
+        for layer, given in zip(layers, shapes, strict=False):
             if not layer.built:
-                layer.build(shape)
-            shape = following
+                layer.build(given)
 
     @property
     def input_shape(self) -> Shape:
@@ -163,8 +167,7 @@ class Sequential(Layer):
     def call(self, inputs: Array, training: bool = False) -> Array:
         """Run the layers; `training` goes to those that know it, such as Dropout."""
         for layer in self._layers:
-            knows = "training" in inspect.signature(layer.call).parameters
-            inputs = layer(inputs, training=training) if knows else layer(inputs)
+            inputs = layer(inputs, training=training)
         return inputs
 
     def _cast(self, inputs: Array) -> Array:
@@ -183,10 +186,11 @@ class Sequential(Layer):
         """The parameters of the frozen layers."""
         return [value for layer in self._layers for value in layer.non_trainable_weights]
 
-    @property
-    def losses(self) -> list[Array]:
-        """The penalties of all layers."""
-        return [loss for layer in self._layers for loss in layer.losses]
+    def _activity_losses(self) -> list[Array]:
+        return [*super()._activity_losses(), *(v for layer in self._layers for v in layer._activity_losses())]
+
+    def _penalties(self) -> list[Array]:
+        return [value for layer in self._layers for value in layer._penalties()]
 
     def summary(self, print_fn: Callable[[str], object] = print) -> None:
         """Print a table of the layers: name, type, output shape, number of parameters.
@@ -255,6 +259,8 @@ class Sequential(Layer):
         ValueError
             If the config is not one of a Sequential.
         """
+        if not isinstance(config, Mapping):
+            raise TypeError(f"Expected a config, a dictionary. Received {config!r}.")
         if config.get("class_name", "Sequential") != "Sequential":
             raise ValueError(
                 f"Expected the config of a Sequential. Received class_name={config['class_name']!r}."
@@ -298,7 +304,7 @@ def _serialized(layer: Layer) -> dict[str, Any]:
 
 def _bytes_of(array: Array) -> int:
     """Bytes of one element; the dtype's name ends in its bits in every library."""
-    return int("".join(filter(str.isdigit, dtype_name(array)))) // 8
+    return int("".join(filter(str.isdigit, dtype_name(array.dtype)))) // 8
 
 
 def _readable(size: float) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from gpuconv._typing import Activation, Array, Namespace
+from gpuconv._typing import Activation, Array, Namespace, Shape
 from gpuconv.config import standardize_data_format
 from gpuconv.namespace import (
+    DTYPES,
     array_namespace,
     device_of,
     dtype_name,
@@ -21,7 +22,6 @@ from gpuconv.ops.shapes import geometry_of
 __all__ = ["call"]
 
 _Function: TypeAlias = Callable[[Array], Array]
-_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
 def call(
@@ -66,29 +66,29 @@ def call(
     if out is None:
         return result
     array_namespace(**{"out": out, "the activation's result": result})
-    _check_out(out, result.shape, dtype_name(result))
+    _check_out(out, result.shape, dtype_name(result.dtype))
     out[...] = result
     return out
 
 
 def _result_dtype(xp: Namespace, given: dict[str, Array]) -> str:
     for name, array in given.items():
-        if dtype_name(array) not in _DTYPES:
+        received = dtype_name(array.dtype)
+        if received not in DTYPES:
             raise TypeError(
-                f"Expected {name} of dtype {', '.join(_DTYPES)}. Received {name} of {dtype_name(array)}. "
+                f"Expected {name} of dtype {', '.join(DTYPES)}. Received {name} of {received}. "
                 "Cast it first, for example to float32."
             )
     try:
-        result = xp.result_type(*(array.dtype for array in given.values()))
+        return dtype_name(xp.result_type(*(array.dtype for array in given.values())))
     except TypeError as error:
-        received = ", ".join(f"{name} of {dtype_name(array)}" for name, array in given.items())
+        received = ", ".join(f"{name} of {dtype_name(array.dtype)}" for name, array in given.items())
         raise TypeError(f"Expected dtypes that promote to one. Received {received}. Cast one.") from error
-    return str(getattr(result, "name", None) or str(result).rpartition(".")[2])
 
 
 def _resolve(
-    activation: Activation, dtype: str, shape: tuple[int, ...]
-) -> tuple[_Function | None, _Function | None, tuple[int, ...] | None]:
+    activation: Activation, dtype: str, shape: Shape
+) -> tuple[_Function | None, _Function | None, Shape | None]:
     """The activation as one that a backend may apply block by block, or else as one for the whole result.
 
     Softmax and the like need whole axes; glu and the user's own may even change the shape. Last comes the
@@ -115,7 +115,8 @@ def _check_devices(given: dict[str, Array]) -> None:
     if is_numpy_array(given["x"]):
         return
     devices = {name: device_of(array) for name, array in given.items()}
-    if any(device != devices["x"] for device in devices.values()):
+    # An array that is being traced is on no device yet.
+    if len({device for device in devices.values() if device is not None}) > 1:
         received = ", ".join(f"{name} on {device}" for name, device in devices.items())
         raise ValueError(
             f"Expected arrays on one device. Received {received}. "
@@ -131,8 +132,8 @@ def _check_writeable(out: Array) -> None:
         raise kind(f"Expected out= to be writeable. Received {reason}. Leave it away and use the result.")
 
 
-def _check_out(out: Array, shape: tuple[int, ...], dtype: str) -> None:
+def _check_out(out: Array, shape: Shape, dtype: str) -> None:
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"Expected out of shape {tuple(shape)}. Received out of shape {tuple(out.shape)}.")
-    if dtype_name(out) != dtype:
-        raise TypeError(f"Expected out of dtype {dtype}. Received out of {dtype_name(out)}.")
+    if dtype_name(out.dtype) != dtype:
+        raise TypeError(f"Expected out of dtype {dtype}. Received out of {dtype_name(out.dtype)}.")

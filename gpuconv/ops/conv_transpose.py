@@ -97,7 +97,8 @@ def conv1d_transpose(
     Notes
     -----
     The numbers are those of ``keras.ops.conv_transpose`` (JAX backend), ``torch.nn.functional.
-    conv_transpose1d`` and ONNX ``ConvTranspose``; the same arrays give the same bits.
+    conv_transpose1d`` and ONNX ``ConvTranspose``; the same arrays give the same bits. Beyond its ends `x` is
+    zeros, and those times an infinity or a NaN of the kernel are a NaN.
 
     Examples
     --------

@@ -19,6 +19,9 @@ _OPS = {
 }
 
 
+_SETTINGS = ("strides", "padding", "dilation_rate", "output_padding", "output_size")
+
+
 def output_shape(
     op: str | Callable[..., Array],
     x_shape: Sequence[int | None],
@@ -64,10 +67,14 @@ def output_shape(
     >>> gpuconv.output_shape("conv2d", (None, None, 28, 3), (5, 5, 3, 16), padding="same")
     (None, None, 28, 16)
     """
-    name = getattr(op, "__name__", op)
+    ours = str(getattr(op, "__module__", "")).startswith("gpuconv.ops.")
+    name = op.__name__ if callable(op) and ours else op
     if not isinstance(name, str) or name not in _OPS:
         raise ValueError(f"Expected op to be one of {', '.join(_OPS)}. Received op={op!r}.")
     ndim, transposed = _OPS[name]
+    known = _SETTINGS if transposed else _SETTINGS[:3]
+    if not set(settings) <= set(known):
+        raise TypeError(f"Expected settings of {name} among {', '.join(known)}. Received {settings}.")
     channels_last = standardize_data_format(data_format) == "channels_last"
     shape = as_shape("x_shape", x_shape)
     taps, _, filters, _ = _sizes(transposed, ndim, shape, kernel_shape, channels_last, groups)
@@ -165,8 +172,9 @@ def solve(
 ) -> list[Setting]:
     """List the paddings that make `out_length` samples of `in_length` in a transposed convolution.
 
-    Named paddings first, then equal crops with the output padding that they need, then every unequal
-    (left, right) pair.
+    Named paddings first, then equal crops with every output padding that fits, then every unequal
+    (left, right) pair. A pair that crops less on the right and has an output padding instead is left out: it
+    is the same. Only where samples are appended does a pair need one.
 
     Parameters
     ----------
@@ -195,6 +203,7 @@ def solve(
     1 None {'padding': 1} {'Cropping': [1, 1]}
     (0, 2) None None {'Cropping': [0, 2]}
     (2, 0) None None {'Cropping': [2, 0]}
+    (3, 0) 1 None None
     """
     length, wanted = integer("in_length", in_length, 1), integer("out_length", out_length, 0)
     k, s = integer("kernel_size", kernel_size, 1), integer("strides", strides, 1)
@@ -218,9 +227,12 @@ def _candidates(excess: int, most: int) -> Iterator[tuple[str | int | tuple[int,
     for extra in range(most):
         if excess + extra >= 0 and (excess + extra) % 2 == 0:
             yield (excess + extra) // 2, extra or None
-    for left in range(excess + 1):
-        if 2 * left != excess:
-            yield (left, excess - left), None
+    for left in range(max(0, excess) + most):
+        right = excess - left
+        if right >= 0 and left != right:
+            yield (left, right), None
+        elif left and -most < right < 0:
+            yield (left, 0), -right
 
 
 def _dialects(
