@@ -16,6 +16,7 @@ def main() -> None:
     assert gpuconv.__file__.startswith(sysconfig.get_paths()["purelib"]), gpuconv.__file__
     assert importlib.metadata.version("gpuconv") == gpuconv.__version__
     assert importlib.resources.files("gpuconv").joinpath("py.typed").is_file()
+    assert importlib.resources.files("gpuconv.backends").joinpath("cuda", "common.cuh").is_file()
     required = importlib.metadata.requires("gpuconv") or []
     assert sorted(r for r in required if "extra ==" not in r) == ["array-api-compat>=1.11", "numpy>=2.0"]
     for module in pkgutil.walk_packages(gpuconv.__path__, "gpuconv."):

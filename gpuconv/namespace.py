@@ -35,6 +35,7 @@ __all__ = [
     "dtype_name",
     "dtype_named",
     "indices",
+    "is_cupy_array",
     "is_numpy_array",
     "is_traced",
     "library",

@@ -34,6 +34,7 @@ ORDER = [
     # 3: one way to run a geometry on one kind of array
     "backends",
     "backends.numpy_",
+    "backends.cupy_",
     "backends.generic",
     # 4: the public functions
     "ops._select",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from gpuconv._typing import Array
-from gpuconv.namespace import is_numpy_array
+from gpuconv.namespace import is_cupy_array, is_numpy_array
 
 __all__ = ["backend_of"]
 
@@ -16,6 +16,10 @@ def backend_of(array: Array) -> ModuleType:
         from gpuconv.backends import numpy_
 
         return numpy_
+    if is_cupy_array(array):
+        from gpuconv.backends import cupy_
+
+        return cupy_
     from gpuconv.backends import generic
 
     return generic
