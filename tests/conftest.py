@@ -12,6 +12,10 @@ settings.register_profile(
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption("--require-gpu", action="store_true", help="fail, rather than skip, what needs a GPU")
+
+
 @pytest.fixture(scope="session")
 def deep():
     """Whether this is the long run: ``pytest --hypothesis-profile=deep``."""
@@ -24,8 +28,16 @@ def _jax():
     return jax.numpy
 
 
+def _cupy():
+    cupy = importlib.import_module("cupy")
+    if not cupy.cuda.is_available():
+        raise ImportError("CuPy finds no GPU")
+    return cupy
+
+
 LIBRARIES = {
     "numpy": lambda: np,
+    "cupy": _cupy,
     "array_api_strict": lambda: importlib.import_module("array_api_strict"),
     "torch": lambda: importlib.import_module("torch"),
     "jax": _jax,
@@ -38,5 +50,9 @@ def xp(request):
     """The namespace of each array library that is installed."""
     try:
         return LIBRARIES[request.param]()
-    except ImportError:
-        pytest.skip(f"{request.param} is not installed: pip install gpuconv[peers]")
+    except ImportError as error:
+        if request.param != "cupy":
+            pytest.skip(f"{request.param} is not installed: pip install gpuconv[peers]")
+        if request.config.getoption("--require-gpu"):
+            pytest.fail(f"--require-gpu, but {error}")
+        pytest.skip(f"no GPU: {error}")
