@@ -1,4 +1,4 @@
-"""What only a GPU can show: streams, graphs, replay. Skipped without one; ``--require-gpu`` makes that a failure."""
+"""What only a GPU can show: streams, graphs, replay. Skipped without one, unless with ``--require-gpu``."""
 
 import numpy as np
 import pytest

@@ -120,9 +120,10 @@ class Layer:
         ``training=`` is passed on to a `call` that takes it, as that of `gpuconv.layers.Dropout`.
         """
         inputs = self._cast(inputs)
-        with _building:
-            if not self.built:
-                self.build(tuple(inputs.shape))
+        if not self.built:
+            with _building:
+                if not self.built:  # another thread may have done it meanwhile
+                    self.build(tuple(inputs.shape))
         if "training" in options and "training" not in inspect.signature(self.call).parameters:
             del options["training"]
         outputs = self.call(inputs, **options)
