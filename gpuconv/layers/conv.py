@@ -135,32 +135,12 @@ class Conv2D(_Conv):
     ----------
     filters : int
         Channels of the output.
-    kernel_size : int or tuple of 2 ints
-        Taps of the kernel.
-    strides : int or tuple of 2 ints, default 1
-        Input samples per output sample. Above 1 it excludes a `dilation_rate` above 1.
-    padding : {"valid", "same", "same_lower"} or zeros, default "valid"
-        As in `gpuconv.conv2d`. In any case.
-    data_format : {"channels_last", "channels_first"}, optional
-        None stands for `gpuconv.config.image_data_format`.
-    dilation_rate : int or tuple of 2 ints, default 1
-        Input samples between two taps.
-    groups : int, default 1
-        Channels and filters are split into so many groups that do not mix.
-    activation : str, dict, callable or None
-        Of `gpuconv.activations`, applied after the bias.
-    use_bias : bool, default True
-        Whether there is a bias.
-    kernel_initializer, bias_initializer : str, dict, array, callable or None
-        Of `gpuconv.initializers`. None stands for the default.
-    kernel_regularizer, bias_regularizer, activity_regularizer : str, dict, callable or None
-        Of `gpuconv.regularizers`: penalties on the parameters and on the output, in `losses`.
-    kernel_constraint, bias_constraint : str, dict, callable or None
-        Of `gpuconv.constraints`: applied after each update in training, never in a forward pass.
-    seed : int, optional
-        From which initializers given by name draw.
-    input_shape, batch_input_shape, batch_size, dtype, name, trainable, weights
-        As in `gpuconv.layers.Layer`.
+    kernel_size, strides, dilation_rate : int or tuple of 2 ints
+        One for all spatial axes or one for each, as in `Conv1D`.
+    padding : str, int, 2 ints or 2 (int, int)
+        As in `gpuconv.conv2d`.
+    **options
+        All that `Conv1D` takes, in its order.
 
     Raises
     ------
@@ -189,32 +169,12 @@ class Conv3D(_Conv):
     ----------
     filters : int
         Channels of the output.
-    kernel_size : int or tuple of 3 ints
-        Taps of the kernel.
-    strides : int or tuple of 3 ints, default 1
-        Input samples per output sample. Above 1 it excludes a `dilation_rate` above 1.
-    padding : {"valid", "same", "same_lower"} or zeros, default "valid"
-        As in `gpuconv.conv3d`. In any case.
-    data_format : {"channels_last", "channels_first"}, optional
-        None stands for `gpuconv.config.image_data_format`.
-    dilation_rate : int or tuple of 3 ints, default 1
-        Input samples between two taps.
-    groups : int, default 1
-        Channels and filters are split into so many groups that do not mix.
-    activation : str, dict, callable or None
-        Of `gpuconv.activations`, applied after the bias.
-    use_bias : bool, default True
-        Whether there is a bias.
-    kernel_initializer, bias_initializer : str, dict, array, callable or None
-        Of `gpuconv.initializers`. None stands for the default.
-    kernel_regularizer, bias_regularizer, activity_regularizer : str, dict, callable or None
-        Of `gpuconv.regularizers`: penalties on the parameters and on the output, in `losses`.
-    kernel_constraint, bias_constraint : str, dict, callable or None
-        Of `gpuconv.constraints`: applied after each update in training, never in a forward pass.
-    seed : int, optional
-        From which initializers given by name draw.
-    input_shape, batch_input_shape, batch_size, dtype, name, trainable, weights
-        As in `gpuconv.layers.Layer`.
+    kernel_size, strides, dilation_rate : int or tuple of 3 ints
+        One for all spatial axes or one for each, as in `Conv1D`.
+    padding : str, int, 3 ints or 3 (int, int)
+        As in `gpuconv.conv3d`.
+    **options
+        All that `Conv1D` takes, in its order.
 
     Raises
     ------

@@ -155,34 +155,12 @@ class Conv2DTranspose(_ConvTranspose):
     ----------
     filters : int
         Channels of the output.
-    kernel_size : int or tuple of 2 ints
-        Taps of the kernel.
-    strides : int or tuple of 2 ints, default 1
-        Output samples per input sample. Above 1 it excludes a `dilation_rate` above 1.
-    padding : {"valid", "same", "same_lower"} or crops, default "valid"
-        As in `gpuconv.conv2d_transpose`; Keras knows the first two. In any case.
-    output_padding : int or tuple of 2 ints, optional
-        Samples added on the right; less than the stride. ``0`` is not None.
-    data_format : {"channels_last", "channels_first"}, optional
-        None stands for `gpuconv.config.image_data_format`.
-    dilation_rate : int or tuple of 2 ints, default 1
-        Output samples between two taps.
-    activation : str, dict, callable or None
-        Of `gpuconv.activations`, applied after the bias.
-    use_bias : bool, default True
-        Whether there is a bias.
-    kernel_initializer, bias_initializer : str, dict, array, callable or None
-        Of `gpuconv.initializers`. None stands for the default.
-    kernel_regularizer, bias_regularizer, activity_regularizer : str, dict, callable or None
-        Of `gpuconv.regularizers`: penalties on the parameters and on the output, in `losses`.
-    kernel_constraint, bias_constraint : str, dict, callable or None
-        Of `gpuconv.constraints`: applied after each update in training, never in a forward pass.
-    groups : int, default 1
-        Channels and filters are split into so many groups that do not mix.
-    seed : int, optional
-        From which initializers given by name draw.
-    input_shape, batch_input_shape, batch_size, dtype, name, trainable, weights
-        As in `gpuconv.layers.Layer`.
+    kernel_size, strides, output_padding, dilation_rate : int or tuple of 2 ints
+        One for all spatial axes or one for each, as in `Conv1DTranspose`.
+    padding : str, int, 2 ints or 2 (int, int)
+        As in `gpuconv.conv2d_transpose`.
+    **options
+        All that `Conv1DTranspose` takes, in its order.
 
     Raises
     ------
@@ -212,34 +190,12 @@ class Conv3DTranspose(_ConvTranspose):
     ----------
     filters : int
         Channels of the output.
-    kernel_size : int or tuple of 3 ints
-        Taps of the kernel.
-    strides : int or tuple of 3 ints, default 1
-        Output samples per input sample. Above 1 it excludes a `dilation_rate` above 1.
-    padding : {"valid", "same", "same_lower"} or crops, default "valid"
-        As in `gpuconv.conv3d_transpose`; Keras knows the first two. In any case.
-    output_padding : int or tuple of 3 ints, optional
-        Samples added on the right; less than the stride. ``0`` is not None.
-    data_format : {"channels_last", "channels_first"}, optional
-        None stands for `gpuconv.config.image_data_format`.
-    dilation_rate : int or tuple of 3 ints, default 1
-        Output samples between two taps.
-    activation : str, dict, callable or None
-        Of `gpuconv.activations`, applied after the bias.
-    use_bias : bool, default True
-        Whether there is a bias.
-    kernel_initializer, bias_initializer : str, dict, array, callable or None
-        Of `gpuconv.initializers`. None stands for the default.
-    kernel_regularizer, bias_regularizer, activity_regularizer : str, dict, callable or None
-        Of `gpuconv.regularizers`: penalties on the parameters and on the output, in `losses`.
-    kernel_constraint, bias_constraint : str, dict, callable or None
-        Of `gpuconv.constraints`: applied after each update in training, never in a forward pass.
-    groups : int, default 1
-        Channels and filters are split into so many groups that do not mix.
-    seed : int, optional
-        From which initializers given by name draw.
-    input_shape, batch_input_shape, batch_size, dtype, name, trainable, weights
-        As in `gpuconv.layers.Layer`.
+    kernel_size, strides, output_padding, dilation_rate : int or tuple of 3 ints
+        One for all spatial axes or one for each, as in `Conv1DTranspose`.
+    padding : str, int, 3 ints or 3 (int, int)
+        As in `gpuconv.conv3d_transpose`.
+    **options
+        All that `Conv1DTranspose` takes, in its order.
 
     Raises
     ------
