@@ -45,7 +45,8 @@ def run(case, device, dtype="float32", kernels=None, channels_last=True, **optio
     function = cupy_.conv_transpose if case.transposed else cupy_.conv
     with pytest.MonkeyPatch.context() as patch:
         if kernels is not None:
-            patch.setattr(cupy_, "prefers_tiles", lambda *_, **__: kernels == "tiles")
+            patch.setattr(cupy_, "prefers_tiles", lambda *_, **__: kernels != "direct")
+            patch.setattr(cupy_, "prefers_tensor_cores", lambda *_: kernels == "mma")
         y = function(
             geometry, *arrays, options.pop("activation", None), channels_last=channels_last, dtype=dtype,
             device=device, **options,
@@ -295,10 +296,11 @@ class Cupy(types.ModuleType):
     class ndarray(np.ndarray):  # noqa: N801, CuPy's name
         device = contextlib.nullcontext()
 
-    def __init__(self):
+    def __init__(self, capability="90"):
         super().__init__("cupy")
         self.launched = []
-        self.cuda = types.SimpleNamespace(Device=lambda: types.SimpleNamespace(id=0))
+        device = types.SimpleNamespace(id=0, compute_capability=capability)
+        self.cuda = types.SimpleNamespace(Device=lambda: device)
 
     def __getattr__(self, name):
         return getattr(np, name)
@@ -320,13 +322,18 @@ class Cupy(types.ModuleType):
         return types.SimpleNamespace(get_function=function)
 
 
-def test_cupy_arrays_reach_raw_modules(monkeypatch):
-    cupy = Cupy()
+def pretend(monkeypatch, cupy):
+    """Let the launch code take `cupy` for CuPy."""
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(namespace, "_compat_namespace", lambda *_: np)
     monkeypatch.setattr(cupy_, "_cupy_function", cupy_._cupy_function.__wrapped__)
     monkeypatch.setattr(_select, "is_numpy_array", lambda array: not isinstance(array, cupy.ndarray))
     monkeypatch.setattr(_select, "is_cupy_array", lambda array: isinstance(array, cupy.ndarray))
+
+
+def test_cupy_arrays_reach_raw_modules(monkeypatch):
+    cupy = Cupy()
+    pretend(monkeypatch, cupy)
     for case, entry in (
         (FIXED[0], "tile_gather"),
         (FIXED[3], "direct_conv_transpose"),

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -64,12 +64,18 @@ _FUSED: dict[Callable[..., Array], int] = {
     activations.exponential: 8,
 }
 _THREADS = 256
-_TILE = 64  # TILE of tile.cu
 _MOST_BLOCKS_Z = 65535
+# Products of TF32 numbers that make one of float32. ops never ask for "3xtf32": it would be chosen for "ieee"
+# where a measurement on a device has shown that it wins, and where no operand is infinite.
+_TF32_PRODUCTS = {"tf32": 1, "3xtf32": 3}
 
 
 class Device(Protocol):
     """What launch code needs of a device: memory and kernels."""
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """The compute capability, such as (9, 0)."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Memory for an array in C order, its values undefined."""
@@ -83,6 +89,11 @@ class _CupyDevice:
 
     def __init__(self) -> None:
         self._cupy = importlib.import_module("cupy")
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        digits = self._cupy.cuda.Device().compute_capability  # the last one is the minor number
+        return int(digits[:-1]), int(digits[-1])
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         return self._cupy.empty(shape, dtype)
@@ -113,6 +124,7 @@ def conv_transpose(
     channels_last: bool,
     dtype: str,
     out: Array | None = None,
+    precision: str = "ieee",
     device: Device | None = None,
 ) -> Array:
     """Run the transposed convolution; `device` is CuPy unless a test brings its own.
@@ -120,7 +132,8 @@ def conv_transpose(
     The other arguments are those of `backends.numpy_.conv_transpose`.
     """
     with x.device if device is None else contextlib.nullcontext():
-        return _run(geometry, x, kernel, bias, activation, channels_last, dtype, out, device, transposed=True)
+        call = _Call(device or _CupyDevice(), geometry, channels_last, dtype, precision, transposed=True)
+        return _run(call, x, kernel, bias, activation, out)
 
 
 def conv(
@@ -133,29 +146,44 @@ def conv(
     channels_last: bool,
     dtype: str,
     out: Array | None = None,
+    precision: str = "ieee",
     device: Device | None = None,
 ) -> Array:
     """Run the forward convolution. Arguments are those of `conv_transpose`."""
     with x.device if device is None else contextlib.nullcontext():
-        return _run(
-            geometry, x, kernel, bias, activation, channels_last, dtype, out, device, transposed=False
-        )
+        call = _Call(device or _CupyDevice(), geometry, channels_last, dtype, precision, transposed=False)
+        return _run(call, x, kernel, bias, activation, out)
+
+
+class _Call(NamedTuple):
+    """What is asked for, without the arrays."""
+
+    device: Device
+    geometry: ConvGeometry
+    channels_last: bool
+    dtype: str
+    precision: str
+    transposed: bool
+
+
+class _Arrays(NamedTuple):
+    """Of one element type, on the device."""
+
+    x: Array
+    kernel: Array
+    bias: Array | None
+    result: Array
 
 
 def _run(
-    geometry: ConvGeometry,
+    call: _Call,
     x: Array,
     kernel: Array,
     bias: Array | None,
     activation: Callable[[Array], Array] | None,
-    channels_last: bool,
-    dtype: str,
     out: Array | None,
-    device: Device | None,
-    *,
-    transposed: bool,
 ) -> Array:
-    device = _CupyDevice() if device is None else device
+    device, geometry, channels_last, dtype, precision, transposed = call
     xp = array_namespace(x=x)
     element = dtype_named(xp, dtype)
     x, kernel = (array.astype(element, copy=False) for array in (x, kernel))
@@ -167,12 +195,14 @@ def _run(
         xp.may_share_memory(out, array) for array in (x, kernel, bias) if array is not None
     )
     result = device.empty(shape, element) if out is None or overlapping else out
-    fused = 0
-    if activation is not None and not dtype.startswith("complex"):
-        fused = _FUSED.get(activation, 0)
+    fused = 0 if activation is None or dtype.startswith("complex") else _FUSED.get(activation, 0)
     if math.prod(shape):
-        launch = _launch_tiles if prefers_tiles(geometry, transposed=transposed) else _launch_direct
-        launch(device, geometry, x, kernel, bias, result, fused, channels_last, dtype, transposed)
+        arrays = _Arrays(x, kernel, bias, result)
+        if prefers_tiles(geometry, transposed=transposed):
+            gatherer = _MMA if prefers_tensor_cores(device, dtype, precision) else _TILE
+            _launch_gather(gatherer, call, arrays, fused)
+        else:
+            _launch_direct(call, arrays, fused)
     if activation is not None and not fused:
         result[...] = activation(result)
     if out is None or result is out:
@@ -190,6 +220,12 @@ def prefers_tiles(geometry: ConvGeometry, *, transposed: bool) -> bool:
     if not transposed:
         return depth >= 16 and axis.kernel * width >= 16
     return axis.stride * width >= 16 and -(-axis.kernel // axis.stride) * depth >= 16
+
+
+def prefers_tensor_cores(device: Device, dtype: str, precision: str) -> bool:
+    """Whether tiles are for tensor cores: halves lose nothing there, float32 only goes where it may."""
+    permitted = dtype in ("float16", "bfloat16") or (dtype == "float32" and precision in _TF32_PRODUCTS)
+    return permitted and device.capability >= (8, 0)
 
 
 # --- kernels and their sources -------------------------------------------------------------------
@@ -229,26 +265,17 @@ def _is_wide(*arrays: Array) -> bool:
 # --- direct --------------------------------------------------------------------------------------
 
 
-def _launch_direct(
-    device: Device,
-    geometry: ConvGeometry,
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    result: Array,
-    fused: int,
-    channels_last: bool,
-    dtype: str,
-    transposed: bool,
-) -> None:
+def _launch_direct(call: _Call, arrays: _Arrays, fused: int) -> None:
+    x, kernel, bias, result = arrays
+    geometry, transposed = call.geometry, call.transposed
     inputs, outputs = (x, result) if transposed else (result, x)
-    problem = _problem(geometry, inputs, outputs, kernel, channels_last)
+    problem = _problem(geometry, inputs, outputs, kernel, call.channels_last)
     wide = _is_wide(x, kernel, result) or max(axis.stride for axis in geometry.axes) > 2**15
-    options = options_of(dtype, fused, channels_last, transposed, wide)
+    options = options_of(call.dtype, fused, call.channels_last, transposed, wide)
     entry = "direct_conv_transpose" if transposed else "direct_conv"
     count = math.prod(result.shape)
     blocks = min(-(-count // _THREADS), 2**20)
-    launch = device.function(source_of("direct.cu"), entry, options)
+    launch = call.device.function(source_of("direct.cu"), entry, options)
     launch((blocks,), (_THREADS,), (x, kernel, bias, result, problem, np.int64(count)))
 
 
@@ -288,50 +315,51 @@ def _congruence(axis: AxisGeometry) -> tuple[int, int, int]:
 # --- tiles ---------------------------------------------------------------------------------------
 
 
-def _launch_tiles(
-    device: Device,
-    geometry: ConvGeometry,
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    result: Array,
-    fused: int,
-    channels_last: bool,
-    dtype: str,
-    transposed: bool,
-) -> None:
-    (axis,) = geometry.axes
-    options = options_of(dtype, fused, channels_last, transposed, _is_wide(x, kernel, result))
-    launch = device.function(source_of("tile.cu"), "tile_gather", options)
-    for phases in transpose_phases(axis) if transposed else conv_phases(axis):
-        gather = _gather(geometry, phases, x, kernel, result, channels_last, transposed)
-        place = result[:, phases.first :, :] if channels_last else result[:, :, phases.first :]
+class _Gatherer(NamedTuple):
+    """A kernel that runs the struct Gather of gather.cuh, and the tile that one of its blocks makes."""
+
+    source: str
+    entry: str
+    rows: int
+    columns: int
+
+
+_TILE = _Gatherer("tile.cu", "tile_gather", 64, 64)
+_MMA = _Gatherer("mma.cu", "mma_gather", 128, 64)
+
+
+def _launch_gather(gatherer: _Gatherer, call: _Call, arrays: _Arrays, fused: int) -> None:
+    x, kernel, bias, result = arrays
+    (axis,) = call.geometry.axes
+    wide = _is_wide(x, kernel, result)
+    options = options_of(call.dtype, fused, call.channels_last, call.transposed, wide)
+    if gatherer is _MMA:
+        products = _TF32_PRODUCTS[call.precision] if call.dtype == "float32" else 0
+        options = (*options, f"-DGPUCONV_TF32={products}")
+    launch = call.device.function(source_of(gatherer.source), gatherer.entry, options)
+    for phases in transpose_phases(axis) if call.transposed else conv_phases(axis):
+        gather = _gather(call, phases, arrays)
+        place = result[:, phases.first :, :] if call.channels_last else result[:, :, phases.first :]
         columns = phases.count * int(gather["width"])
         grid = (
-            -(-phases.rows // _TILE),
-            -(-columns // _TILE),
-            min(x.shape[0] * geometry.groups, _MOST_BLOCKS_Z),
+            -(-phases.rows // gatherer.rows),
+            -(-columns // gatherer.columns),
+            min(x.shape[0] * call.geometry.groups, _MOST_BLOCKS_Z),
         )
         launch(grid, (_THREADS,), (x, kernel, bias, place, gather))
 
 
-def _gather(
-    geometry: ConvGeometry,
-    phases: PhaseGroup,
-    x: Array,
-    kernel: Array,
-    result: Array,
-    channels_last: bool,
-    transposed: bool,
-) -> np.void:
-    """The struct Gather of tile.cu."""
+def _gather(call: _Call, phases: PhaseGroup, arrays: _Arrays) -> np.void:
+    """The struct Gather of gather.cuh."""
+    geometry, transposed = call.geometry, call.transposed
+    x, kernel, _, result = arrays
     (axis,) = geometry.axes
     gather = np.zeros(1, _GATHER)[0]
     width, depth = geometry.filters // geometry.groups, geometry.in_channels // geometry.groups
     w_tap, w_column, w_depth = _steps(kernel)
     if not transposed:
         width, depth, w_column, w_depth = depth, width, w_depth, w_column
-    time, channel = (1, 2) if channels_last else (2, 1)
+    time, channel = (1, 2) if call.channels_last else (2, 1)
     x_steps, y_steps = _steps(x), _steps(result)
     if transposed:
         _, period, inverse = _congruence(axis)

@@ -34,8 +34,10 @@ def conv_transpose(
     channels_last: bool,
     dtype: str,
     out: Array | None = None,
+    precision: str = "ieee",
 ) -> Array:
     """Run the transposed convolution. Arguments are those of `backends.numpy_.conv_transpose`."""
+    del precision  # it permits, it does not oblige
     xp, groups = array_namespace(x=x), geometry.groups
     kernel = xp.reshape(kernel, (*kernel.shape[:-1], groups, geometry.in_channels // groups))
     phases = tuple(map(transpose_phases, geometry.axes))
@@ -53,8 +55,10 @@ def conv(
     channels_last: bool,
     dtype: str,
     out: Array | None = None,
+    precision: str = "ieee",
 ) -> Array:
     """Run the forward convolution. Arguments are those of `backends.numpy_.conv`."""
+    del precision  # it permits, it does not oblige
     xp, groups = array_namespace(x=x), geometry.groups
     kernel = xp.reshape(kernel, (*kernel.shape[:-1], groups, geometry.in_channels // groups))
     ndim = len(geometry.axes)

@@ -41,8 +41,13 @@ def conv_transpose(
     channels_last: bool,
     dtype: str,
     out: np.ndarray | None = None,
+    precision: str = "ieee",
 ) -> np.ndarray:
-    """Run the transposed convolution; `dtype` names the result's type, and `out`'s."""
+    """Run the transposed convolution; `dtype` names the result's type, and `out`'s.
+
+    `precision` permits a backend to round float32 factors; it does not oblige, and this one never does.
+    """
+    del precision
     return _run(geometry, x, kernel, bias, activation, channels_last, dtype, out, transposed=True)
 
 
@@ -56,8 +61,10 @@ def conv(
     channels_last: bool,
     dtype: str,
     out: np.ndarray | None = None,
+    precision: str = "ieee",
 ) -> np.ndarray:
     """Run the forward convolution: `geometry` backwards, from `out_lengths` to `in_lengths`."""
+    del precision
     return _run(geometry, x, kernel, bias, activation, channels_last, dtype, out, transposed=False)
 
 

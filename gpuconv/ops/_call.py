@@ -60,9 +60,10 @@ def call(
             _check_out(out, made, dtype)
     backend = backend_of(x)
     run = backend.conv_transpose if transposed else backend.conv
+    how = {"channels_last": channels_last, "dtype": dtype, "precision": precision}
     if whole is None:
-        return run(geometry, x, kernel, bias, fused, channels_last=channels_last, dtype=dtype, out=out)
-    result = whole(run(geometry, x, kernel, bias, None, channels_last=channels_last, dtype=dtype))
+        return run(geometry, x, kernel, bias, fused, out=out, **how)
+    result = whole(run(geometry, x, kernel, bias, None, **how))
     if out is None:
         return result
     array_namespace(**{"out": out, "the activation's result": result})

@@ -1,21 +1,5 @@
-// A 1-D convolution as a product of matrices that are never stored: a block makes a tile of output rows and columns,
-// gathering the input rows that it needs into shared memory as it goes. One launch makes one group of phases,
-//
-//     y[first + p + t*out_step, f] = sum over m, c of x[offset + t*row_step + m*hop, c] * w[tap(p, m), f, c]
-//
-// with rows t, columns (p, f) and terms (m, c). Sums run over the terms in ascending order, whatever the batch.
-//
-// Macros: GPUCONV_CHANNELS_LAST, which index of the input is contiguous; GPUCONV_TRANSPOSED, which of the kernel.
-#include "common.cuh"
-
-struct Gather {
-    long long samples, groups, rows, phases, width, terms, depth;
-    long long row_step, offset, hop, in_length;
-    long long tap, tap_step, period;  // tap(p, m) = (tap + p*tap_step) % period + (terms - 1 - m)*period
-    long long x_sample, x_row, x_channel;
-    long long w_tap, w_column, w_depth;
-    long long y_sample, y_row, y_phase, y_channel;
-};
+// The gathered product of gather.cuh with plain multiply-adds, for every type.
+#include "gather.cuh"
 
 const int TILE = 64, STEP = 16, SIDE = 16, EACH = TILE / SIDE;  // SIDE * SIDE threads, EACH * EACH elements each
 
@@ -29,13 +13,8 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE, 1)
     const Index all_terms = g.terms * g.depth, all_columns = g.phases * g.width;
     for (Index z = blockIdx.z; z < g.samples * g.groups; z += gridDim.z) {
         const Index sample = z / g.groups, group = z % g.groups;
-        const Element* xs = x + sample * g.x_sample + group * g.depth * g.x_channel;
-        // Kernel of the transposed convolution: (k, width, groups * depth); of the forward one: (k, depth, groups * width).
-#if GPUCONV_TRANSPOSED
-        const Element* ws = w + group * g.depth * g.w_depth;
-#else
-        const Element* ws = w + group * g.width * g.w_column;
-#endif
+        const Element* xs = input_of(g, x, sample, group);
+        const Element* ws = kernel_of(g, w, group);
         Number sums[EACH][EACH];
         for (int a = 0; a < EACH; a++)
             for (int b = 0; b < EACH; b++) sums[a][b] = zero();
@@ -49,8 +28,9 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE, 1)
                 const Index term = term0 + k, row = row0 + r;
                 Number v = zero();
                 if (term < all_terms && row < g.rows) {
-                    const Index at = g.offset + row * g.row_step + term / Index(g.depth) * g.hop;
-                    if (at >= 0 && at < g.in_length) v = widen(xs[at * g.x_row + term % Index(g.depth) * g.x_channel]);
+                    const Term t = term_of(g, term);
+                    const Index at = position_of(g, row, t.m);
+                    if (at >= 0 && at < g.in_length) v = widen(xs[at * g.x_row + t.channel * g.x_channel]);
                 }
                 rows[k][r] = v;
             }
@@ -63,9 +43,9 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE, 1)
                 const Index term = term0 + k, column = column0 + n;
                 Number v = zero();
                 if (term < all_terms && column < all_columns) {
-                    const Index m = term / Index(g.depth), phase = column / Index(g.width);
-                    const Index tap = (g.tap + phase * g.tap_step) % g.period + (g.terms - 1 - m) * g.period;
-                    v = widen(ws[tap * g.w_tap + column % Index(g.width) * g.w_column + term % Index(g.depth) * g.w_depth]);
+                    const Term t = term_of(g, term);
+                    const Index tap = tap_of(g, column / Index(g.width), t.m);
+                    v = widen(ws[tap * g.w_tap + column % Index(g.width) * g.w_column + t.channel * g.w_depth]);
                 }
                 columns[k][n] = v;
             }
