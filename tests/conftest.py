@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("default", max_examples=150, deadline=None)
-settings.register_profile(
-    "deep", max_examples=20_000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+# How long a machine takes to draw or to run an example says nothing about the code.
+_UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=150, **_UNTIMED)
+settings.register_profile("deep", max_examples=20_000, **_UNTIMED)
 
 
 def pytest_addoption(parser):
