@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 
 from gpuconv._typing import Array, Namespace
-from gpuconv.namespace import array_namespace, dtype_name
+from gpuconv.namespace import HALF_DTYPES, array_namespace, dtype_name
 
 __all__ = ["Catalogue", "Configured", "checked", "narrow", "non_negative", "one_of", "real", "widen"]
 
@@ -277,7 +277,7 @@ def widen(owner: str, x: Array, *, accept_complex: bool = False) -> tuple[Namesp
     """
     xp = array_namespace(x=x)
     name = dtype_name(x.dtype)
-    if name in ("float16", "bfloat16"):
+    if name in HALF_DTYPES:
         return xp, xp.astype(x, xp.float32)
     if name.startswith("float") or (accept_complex and name.startswith("complex")):
         return xp, x

@@ -86,6 +86,12 @@ class ConvGeometry:
         """Output length of each axis."""
         return tuple(axis.out_length for axis in self.axes)
 
+    def result_shape(self, samples: int, *, transposed: bool, channels_last: bool) -> tuple[int, ...]:
+        """Shape of what the transposed convolution makes, or of what the forward one does."""
+        lengths = self.out_lengths if transposed else self.in_lengths
+        channels = self.filters if transposed else self.in_channels
+        return (samples, *lengths, channels) if channels_last else (samples, channels, *lengths)
+
 
 def integer(name: str, value: Any, minimum: int, whole: Any = None) -> int:
     """`value` as an int: integers of any library and integral floats (R's numbers) pass.
@@ -99,15 +105,15 @@ def integer(name: str, value: Any, minimum: int, whole: Any = None) -> int:
     ValueError
         For a fraction, or for less than `minimum`.
     """
-    received = f"Received {name}={(value if whole is None else whole)!r}."
+    whole = value if whole is None else whole
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"Expected {name} to be an integer. {received}")
+        raise TypeError(f"Expected {name} to be an integer. Received {name}={whole!r}.")
     if not isinstance(value, numbers.Integral) and not float(value).is_integer():
-        raise ValueError(f"Expected {name} to be an integer. {received}")
+        raise ValueError(f"Expected {name} to be an integer. Received {name}={whole!r}.")
     number = int(value) if isinstance(value, numbers.Integral) else int(float(value))
     if not minimum <= number <= sys.maxsize:
         bound = f"at least {minimum}" if number < minimum else f"at most {sys.maxsize}"
-        raise ValueError(f"Expected {name} to be {bound}. {received}")
+        raise ValueError(f"Expected {name} to be {bound}. Received {name}={whole!r}.")
     return number
 
 

@@ -28,8 +28,10 @@ from gpuconv._typing import Array, Namespace
 
 __all__ = [
     "DTYPES",
+    "HALF_DTYPES",
     "array_namespace",
     "astype",
+    "check_writeable",
     "detached",
     "device_of",
     "dtype_name",
@@ -41,11 +43,11 @@ __all__ = [
     "library",
     "like",
     "to_numpy",
-    "why_not_writeable",
 ]
 
 #: What is computed in; half types are summed in float32.
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+HALF_DTYPES = DTYPES[:2]
 
 _TESTS: dict[str, Callable[[object], bool]] = {
     "numpy": is_numpy_array,
@@ -144,18 +146,30 @@ def dtype_named(xp: Namespace, name: str) -> Any:
     )
 
 
-def why_not_writeable(array: Array) -> str | None:
-    """What kind of array `array` is if it cannot be written in place; None if it can."""
-    if library(array) in ("jax", "dask"):
-        return f"out of {library(array)}, whose arrays never are"
+def check_writeable(name: str, array: Array) -> None:
+    """Refuse an array that cannot be written in place.
+
+    Raises
+    ------
+    NotImplementedError
+        If the arrays of its library never can: that is no mistake in the value.
+    ValueError
+        If this one cannot.
+    """
+    owner = library(array)
+    if owner in ("jax", "dask"):
+        raise NotImplementedError(_unwriteable(name, f"{name} of {owner}, whose arrays never are"))
     if not is_writeable_array(array):
-        return "a read-only array"
+        raise ValueError(_unwriteable(name, "a read-only array"))
     if is_torch_array(array):
         if array.requires_grad and array.is_leaf:
-            return "a leaf tensor that requires gradients"
+            raise ValueError(_unwriteable(name, "a leaf tensor that requires gradients"))
         if any(step == 0 and length > 1 for step, length in zip(array.stride(), array.shape, strict=True)):
-            return "a tensor whose elements share memory"
-    return None
+            raise ValueError(_unwriteable(name, "a tensor whose elements share memory"))
+
+
+def _unwriteable(name: str, received: str) -> str:
+    return f"Expected {name}= to be writeable. Received {received}. Leave it away and use the result."
 
 
 def is_traced(array: Array) -> bool:

@@ -28,16 +28,8 @@ def _jax():
     return jax.numpy
 
 
-def _cupy():
-    cupy = importlib.import_module("cupy")
-    if not cupy.cuda.is_available():
-        raise ImportError("CuPy finds no GPU")
-    return cupy
-
-
 LIBRARIES = {
     "numpy": lambda: np,
-    "cupy": _cupy,
     "array_api_strict": lambda: importlib.import_module("array_api_strict"),
     "torch": lambda: importlib.import_module("torch"),
     "jax": _jax,
@@ -45,14 +37,26 @@ LIBRARIES = {
 }
 
 
-@pytest.fixture(params=list(LIBRARIES))
-def xp(request):
-    """The namespace of each array library that is installed."""
+@pytest.fixture(scope="session")
+def cupy(request):
+    """CuPy, where there is a GPU."""
     try:
-        return LIBRARIES[request.param]()
+        module = importlib.import_module("cupy")
+        if not module.cuda.is_available():
+            raise ImportError("CuPy finds no GPU")
     except ImportError as error:
-        if request.param != "cupy":
-            pytest.skip(f"{request.param} is not installed: pip install gpuconv[peers]")
         if request.config.getoption("--require-gpu"):
             pytest.fail(f"--require-gpu, but {error}")
         pytest.skip(f"no GPU: {error}")
+    return module
+
+
+@pytest.fixture(params=["cupy", *LIBRARIES])
+def xp(request):
+    """The namespace of each array library that is installed."""
+    if request.param == "cupy":
+        return request.getfixturevalue("cupy")
+    try:
+        return LIBRARIES[request.param]()
+    except ImportError:
+        pytest.skip(f"{request.param} is not installed: pip install gpuconv[peers]")

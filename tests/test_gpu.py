@@ -5,21 +5,6 @@ import pytest
 
 import gpuconv
 
-
-@pytest.fixture(scope="module")
-def cupy(request):
-    try:
-        import cupy
-
-        if not cupy.cuda.is_available():
-            raise ImportError("CuPy finds no GPU")
-    except ImportError as error:
-        if request.config.getoption("--require-gpu"):
-            pytest.fail(f"--require-gpu, but {error}")
-        pytest.skip(f"no GPU: {error}")
-    return cupy
-
-
 SHAPES = [  # x, kernel, groups, strides: one for each kernel
     ((2, 500, 64), (8, 32, 64), 1, 4),
     ((2, 500, 64), (8, 1, 64), 64, 4),

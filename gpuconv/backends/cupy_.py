@@ -20,7 +20,7 @@ import numpy as np
 from gpuconv import activations
 from gpuconv._typing import Array
 from gpuconv.geometry import AxisGeometry, ConvGeometry
-from gpuconv.namespace import DTYPES, array_namespace, dtype_named
+from gpuconv.namespace import DTYPES, HALF_DTYPES, array_namespace, dtype_named
 from gpuconv.phases import PhaseGroup, conv_phases, transpose_phases
 
 __all__ = ["Device", "conv", "conv_transpose", "source_of"]
@@ -188,9 +188,7 @@ def _run(
     element = dtype_named(xp, dtype)
     x, kernel = (array.astype(element, copy=False) for array in (x, kernel))
     bias = None if bias is None else xp.ascontiguousarray(bias.astype(element, copy=False))
-    lengths = geometry.out_lengths if transposed else geometry.in_lengths
-    channels = geometry.filters if transposed else geometry.in_channels
-    shape = (x.shape[0], *lengths, channels) if channels_last else (x.shape[0], channels, *lengths)
+    shape = geometry.result_shape(x.shape[0], transposed=transposed, channels_last=channels_last)
     overlapping = out is not None and any(
         xp.may_share_memory(out, array) for array in (x, kernel, bias) if array is not None
     )
@@ -224,7 +222,7 @@ def prefers_tiles(geometry: ConvGeometry, *, transposed: bool) -> bool:
 
 def prefers_tensor_cores(device: Device, dtype: str, precision: str) -> bool:
     """Whether tiles are for tensor cores: halves lose nothing there, float32 only goes where it may."""
-    permitted = dtype in ("float16", "bfloat16") or (dtype == "float32" and precision in _TF32_PRODUCTS)
+    permitted = dtype in HALF_DTYPES or (dtype == "float32" and precision in _TF32_PRODUCTS)
     return permitted and device.capability >= (8, 0)
 
 

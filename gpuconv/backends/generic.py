@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from gpuconv._typing import Array, Namespace
 from gpuconv.geometry import ConvGeometry
-from gpuconv.namespace import array_namespace, device_of, dtype_named, indices
+from gpuconv.namespace import HALF_DTYPES, array_namespace, device_of, dtype_named, indices
 from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phases
 
 __all__ = ["conv", "conv_transpose"]
@@ -92,7 +92,7 @@ def _run(
     if not channels_last:
         x = xp.permute_dims(x, (0, *range(2, ndim + 2), 1))
     n = x.shape[0]
-    working = dtype_named(xp, "float32" if dtype in ("float16", "bfloat16") else dtype)
+    working = dtype_named(xp, "float32" if dtype in HALF_DTYPES else dtype)
     x = xp.astype(xp.reshape(x, (*x.shape[:-1], groups, depth)), working)
     kernel = xp.astype(kernel, working)
     if n and all(lengths):

@@ -19,6 +19,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from gpuconv._typing import Array
 from gpuconv.geometry import ConvGeometry
+from gpuconv.namespace import HALF_DTYPES
 from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phases
 
 __all__ = ["conv", "conv_transpose"]
@@ -80,11 +81,9 @@ def _run(
     *,
     transposed: bool,
 ) -> np.ndarray:
-    lengths = geometry.out_lengths if transposed else geometry.in_lengths
-    channels = geometry.filters if transposed else geometry.in_channels
-    shape = (x.shape[0], *lengths, channels) if channels_last else (x.shape[0], channels, *lengths)
+    shape = geometry.result_shape(x.shape[0], transposed=transposed, channels_last=channels_last)
     # Half types accumulate in float32 and are rounded once.
-    working = np.dtype(np.float32) if dtype in ("float16", "bfloat16") else np.dtype(dtype)
+    working = np.dtype(np.float32) if dtype in HALF_DTYPES else np.dtype(dtype)
     overlapping = out is not None and any(
         np.may_share_memory(out, array) for array in (x, kernel, bias) if array is not None
     )

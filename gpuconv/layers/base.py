@@ -268,15 +268,19 @@ class Layer:
         return [] if self._activity_loss is None else [self._activity_loss]
 
     def _penalties(self) -> list[Array]:
-        regularized = [p for p in self._parameters.values() if p.regularizer is not None]
-        return [p.regularizer(p.value) for p in regularized if p.regularizer] if self.trainable else []
+        if not self.trainable:
+            return []
+        return [p.regularizer(p.value) for p in self._parameters.values() if p.regularizer is not None]
 
     def _check_built(self, what: str) -> None:
         if not self.built:
-            raise ValueError(
-                f"Expected layer {self.name!r} to be built before {what}. "
-                "Received none of its input's shape yet: call it on data, or build(input_shape)."
-            )
+            raise ValueError(self._unbuilt(what))
+
+    def _unbuilt(self, what: str) -> str:
+        return (
+            f"Expected layer {self.name!r} to be built before {what}. "
+            "Received none of its input's shape yet: call it on data, or build(input_shape)."
+        )
 
     # --- configuration ---
 

@@ -89,10 +89,7 @@ class BaseConv(Layer):
 
     def _built_parameter(self, name: str) -> Array:
         if name not in self._parameters:
-            raise AttributeError(
-                f"Expected layer {self.name!r} to be built before its {name} is read. "
-                "Received none of its input's shape yet: call it on data, or build(input_shape)."
-            )
+            raise AttributeError(self._unbuilt(f"its {name} is read"))
         return self._parameters[name].value
 
     def build(self, input_shape: Sequence[int | None]) -> None:

@@ -10,11 +10,10 @@ from gpuconv.config import standardize_data_format
 from gpuconv.namespace import (
     DTYPES,
     array_namespace,
+    check_writeable,
     device_of,
     dtype_name,
     is_numpy_array,
-    library,
-    why_not_writeable,
 )
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import geometry_of
@@ -40,22 +39,21 @@ def call(
 ) -> Array:
     """Run a convolution over `ndim` spatial axes; `settings` are the sizes that `geometry_of` takes."""
     given = {"x": x, "kernel": kernel, **({} if bias is None else {"bias": bias})}
-    xp = array_namespace(**given, **({} if out is None else {"out": out}))
+    arrays = given if out is None else {**given, "out": out}
+    xp = array_namespace(**arrays)
     channels_last = standardize_data_format(data_format) == "channels_last"
     if precision not in ("ieee", "tf32"):
         raise ValueError(f"Expected precision to be 'ieee' or 'tf32'. Received precision={precision!r}.")
     dtype = _result_dtype(xp, given)
     geometry = geometry_of(transposed, ndim, x.shape, kernel.shape, channels_last, groups, **settings)
-    filters, lengths = geometry.filters, geometry.out_lengths
-    if not transposed:
-        filters, lengths = geometry.in_channels, geometry.in_lengths
+    shape = geometry.result_shape(x.shape[0], transposed=transposed, channels_last=channels_last)
+    filters = shape[-1 if channels_last else 1]
     if bias is not None and tuple(bias.shape) != (filters,):
         raise ValueError(f"Expected bias of shape ({filters},). Received bias of shape {tuple(bias.shape)}.")
-    _check_devices(given if out is None else {**given, "out": out})
-    shape = (x.shape[0], *lengths, filters) if channels_last else (x.shape[0], filters, *lengths)
+    _check_devices(arrays)
     fused, whole, made = _resolve(activation, dtype, shape)
     if out is not None:
-        _check_writeable(out)
+        check_writeable("out", out)
         if made is not None:
             _check_out(out, made, dtype)
     backend = backend_of(x)
@@ -123,14 +121,6 @@ def _check_devices(given: dict[str, Array]) -> None:
             f"Expected arrays on one device. Received {received}. "
             "Move them: nothing is copied between devices unasked."
         )
-
-
-def _check_writeable(out: Array) -> None:
-    reason = why_not_writeable(out)
-    if reason is not None:
-        # A library's limit is not a mistake in the value.
-        kind = NotImplementedError if library(out) in ("jax", "dask") else ValueError
-        raise kind(f"Expected out= to be writeable. Received {reason}. Leave it away and use the result.")
 
 
 def _check_out(out: Array, shape: Shape, dtype: str) -> None:
