@@ -13,6 +13,10 @@ from hypothesis import strategies as st
 import gpuconv
 from gpuconv import activations, namespace
 from gpuconv.backends import cupy_
+from gpuconv.backends.cuda import call as cuda_call
+from gpuconv.backends.cuda import device as cuda_device
+from gpuconv.backends.cuda.call import FUSED, Call, is_wide, options_of
+from gpuconv.backends.cuda.device import source_of
 from gpuconv.namespace import DTYPES
 from gpuconv.ops import _select
 from gpuconv.ops.shapes import geometry_of
@@ -24,33 +28,45 @@ from tests.strategies import Case, cases
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed: pip install gpuconv[test]")
 pytestmark = pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing() or "")
 
-KERNELS = ["direct", "tiles"]
+KERNELS = ["direct", "tile-64x64"]
 
 
 def numpy_dtype(name):
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
-def run(case, device, dtype="float32", kernels=None, channels_last=True, **options):
+class Planted(Emulator):
+    """An emulator that reads `new` for the first `old` in a kernel's text."""
+
+    def __init__(self, old, new, order="forward"):
+        super().__init__(order)
+        self.old, self.new = old, new
+
+    def function(self, source, entry, options=()):
+        assert self.old in source
+        return super().function(source.replace(self.old, self.new, 1), entry, options)
+
+
+def call_of(case, dtype="float32", channels_last=True, precision="ieee"):
+    """The case as kernels are chosen by."""
+    x = case.x if channels_last else np.moveaxis(case.x, -1, 1)
+    shapes = x.shape, case.kernel.shape
+    geometry = geometry_of(case.transposed, case.ndim, *shapes, channels_last, case.groups, **case.settings)
+    return Call(geometry, x.shape[0], case.transposed, channels_last, dtype, precision)
+
+
+def run(case, device, dtype="float32", algorithm=None, channels_last=True, **options):
     """What the launch code makes of the case on `device`, channels_last; every array ends at a guard page."""
     x = case.x if channels_last else np.moveaxis(case.x, -1, 1)
     arrays = [
         None if a is None else device.guarded(np.ascontiguousarray(a, numpy_dtype(dtype)))
         for a in (x, case.kernel, case.bias)
     ]
-    settings = {"transposed": case.transposed, "ndim": case.ndim, "channels_last": channels_last}
-    geometry = geometry_of(
-        x_shape=x.shape, kernel_shape=case.kernel.shape, groups=case.groups, **settings, **case.settings
-    )
     function = cupy_.conv_transpose if case.transposed else cupy_.conv
-    with pytest.MonkeyPatch.context() as patch:
-        if kernels is not None:
-            patch.setattr(cupy_, "prefers_tiles", lambda *_, **__: kernels != "direct")
-            patch.setattr(cupy_, "prefers_tensor_cores", lambda *_: kernels == "mma")
-        y = function(
-            geometry, *arrays, options.pop("activation", None), channels_last=channels_last, dtype=dtype,
-            device=device, **options,
-        )  # fmt: skip
+    y = function(
+        call_of(case, dtype, channels_last).geometry, *arrays, options.pop("activation", None),
+        channels_last=channels_last, dtype=dtype, device=device, algorithm=algorithm, **options,
+    )  # fmt: skip
     return y if channels_last else np.moveaxis(y, 1, -1)
 
 
@@ -83,7 +99,7 @@ FIXED = [
 @pytest.mark.parametrize("channels_last", [True, False], ids=["last", "first"])
 def test_every_kernel_type_and_layout_is_exact_on_integers(kernels, dtype, channels_last):
     for case in FIXED:
-        if kernels == "tiles" and case.ndim > 1:
+        if kernels != "direct" and case.ndim > 1:
             continue
         wanted = np.asarray(expected(case)).astype(numpy_dtype(dtype))
         y = run(case, Emulator(), dtype, kernels, channels_last)
@@ -94,7 +110,7 @@ def test_every_kernel_type_and_layout_is_exact_on_integers(kernels, dtype, chann
 @pytest.mark.parametrize("kernels", KERNELS)
 @given(data=st.data(), channels_last=st.booleans(), order=st.sampled_from(emulator.ORDERS))
 def test_geometries_against_the_loops(kernels, data, channels_last, order):
-    case = data.draw(cases(ndims=(1,) if kernels == "tiles" else (1, 1, 2, 3)))
+    case = data.draw(cases(ndims=(1, 1, 2, 3) if kernels == "direct" else (1,)))
     wanted = expected(case)
     assume(wanted is not None)
     y = run(case, Emulator(order), "float32", kernels, channels_last)
@@ -133,7 +149,7 @@ def test_a_sample_has_the_same_bits_in_any_batch(kernels):
         assert run(one, Emulator(), "float32", kernels).tobytes() == whole[i : i + 1].tobytes()
 
 
-@pytest.mark.parametrize("name", [*(f.__name__ for f in cupy_._FUSED), "gelu", "softplus"])
+@pytest.mark.parametrize("name", [*(f.__name__ for f in FUSED), "gelu", "softplus"])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_activations_in_the_epilogue(name, dtype):
     function = getattr(activations, name)
@@ -141,7 +157,7 @@ def test_activations_in_the_epilogue(name, dtype):
     case.x = case.x / 8
     y = run(case, Emulator(), dtype, "direct", activation=function)
     exact = expected(case)
-    if function in cupy_._FUSED:
+    if function in FUSED:
         wanted = function(exact.astype("float32" if dtype == "float16" else dtype))
     else:  # applied to the rounded sums
         wanted = function(exact.astype(dtype))
@@ -154,7 +170,7 @@ def test_activations_in_the_epilogue(name, dtype):
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("channels_last", [True, False], ids=["last", "first"])
 def test_64_bit_indices(kernels, channels_last, monkeypatch):
-    monkeypatch.setattr(cupy_, "_is_wide", lambda *_: True)
+    monkeypatch.setattr(cuda_call, "_WIDE", 0)
     for case in FIXED[:7]:
         np.testing.assert_array_equal(
             run(case, Emulator(), "float32", kernels, channels_last), expected(case)
@@ -162,9 +178,11 @@ def test_64_bit_indices(kernels, channels_last, monkeypatch):
 
 
 def test_arrays_beyond_32_bits_are_recognised():
-    small, large = np.empty((2, 3)), np.lib.stride_tricks.as_strided(np.empty(1), (2**16, 2**16), (0, 0))
-    assert not cupy_._is_wide(small)
-    assert cupy_._is_wide(small, large)
+    small, far = np.empty((2, 3)), np.lib.stride_tricks.as_strided(np.empty(1), (2, 2), (2**34, 8))
+    call = call_of(FIXED[0])
+    assert not is_wide(call, small)
+    assert is_wide(call, small, far)
+    assert is_wide(call._replace(samples=2**20), small)
 
 
 def test_non_contiguous_arrays_are_read_and_written_in_place():
@@ -176,20 +194,9 @@ def test_non_contiguous_arrays_are_read_and_written_in_place():
     geometry = geometry_of(True, 1, x.shape, kernel.shape, True, 1, **case.settings)
     for kernels in KERNELS:
         out = room[:, :40:2, 1::2]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cupy_, "prefers_tiles", lambda *_, kernels=kernels, **__: kernels == "tiles")
-            bias = case.bias.astype(np.float32)
-            y = cupy_.conv_transpose(
-                geometry,
-                x,
-                kernel,
-                bias,
-                None,
-                channels_last=True,
-                dtype="float32",
-                out=out,
-                device=Emulator(),
-            )
+        options = {"channels_last": True, "dtype": "float32", "device": Emulator(), "algorithm": kernels}
+        bias = case.bias.astype(np.float32)
+        y = cupy_.conv_transpose(geometry, x, kernel, bias, None, out=out, **options)
         assert y is out
         np.testing.assert_array_equal(out, wanted)
         assert np.isnan(room[:, :, ::2]).all()
@@ -214,46 +221,26 @@ def test_mixed_types_are_promoted():
     np.testing.assert_array_equal(y, expected(case))
 
 
-def test_the_planner_takes_each_kernel_somewhere():
-    def tiles(case):
-        shapes = case.x.shape, case.kernel.shape
-        geometry = geometry_of(case.transposed, case.ndim, *shapes, True, case.groups, **case.settings)
-        return cupy_.prefers_tiles(geometry, transposed=case.transposed)
-
-    assert [tiles(case) for case in FIXED] == [
-        *(True, True, True, False, False),
-        *(True, False, False, False, False),
-    ]
-
-
 # --- planted faults ------------------------------------------------------------------------------
 
 
-def planted(monkeypatch, name, old, new):
-    text = cupy_.source_of(name)
-    assert text.count(old) >= 1
-    broken = text.replace(old, new, 1)
-    real = cupy_.source_of
-    monkeypatch.setattr(cupy_, "source_of", lambda other: broken if other == name else real(other))
-
-
-def test_a_removed_barrier_is_noticed(monkeypatch):
-    planted(monkeypatch, "tile.cu", "__syncthreads();", "")
+def test_a_removed_barrier_is_noticed():
     case = FIXED[0]
-    results = [run(case, Emulator(order), "float32", "tiles") for order in emulator.ORDERS]
+    devices = [Planted("__syncthreads();", "", order) for order in emulator.ORDERS]
+    results = [run(case, device, "float32", "tile-64x64") for device in devices]
     assert not all(np.array_equal(y, expected(case)) for y in results)
 
 
-def test_an_off_by_one_store_is_noticed(monkeypatch):
-    planted(monkeypatch, "tile.cu", "row >= g.rows ||", "row > g.rows ||")
+def test_an_off_by_one_store_is_noticed():
+    device = Planted("row >= g.rows ||", "row > g.rows ||")
     with pytest.raises(CudaFault, match=r"illegal write|wrote past the end"):
-        run(case_of((1, 70, 16), (2, 16, 16), strides=(2,)), Emulator(), "float32", "tiles")
+        run(case_of((1, 70, 16), (2, 16, 16), strides=(2,)), device, "float32", "tile-64x64")
 
 
-def test_an_off_by_one_load_is_noticed(monkeypatch):
-    planted(monkeypatch, "tile.cu", "at < g.in_length", "at <= g.in_length")
+def test_an_off_by_one_load_is_noticed():
+    device = Planted("at < g.in_length", "at <= g.in_length")
     with pytest.raises(CudaFault, match="illegal read"):
-        run(case_of((1, 70, 16), (2, 16, 16), strides=(1,)), Emulator(), "float32", "tiles")
+        run(case_of((1, 70, 16), (2, 16, 16), strides=(1,)), device, "float32", "tile-64x64")
 
 
 # --- the compile gate ----------------------------------------------------------------------------
@@ -273,7 +260,7 @@ def instantiations(dtype):
         directions = {"direct_conv": (False,), "direct_conv_transpose": (True,)}.get(entry, (True, False))
         activations_ = (0,) if dtype.startswith("complex") else (0, 5)  # tanh is the longest
         for choice in itertools.product(activations_, (True, False), directions, (True, False)):
-            yield entry, cupy_.options_of(dtype, *choice)
+            yield entry, options_of(dtype, *choice)
 
 
 @pytest.mark.skipif(bool(compile_gate.missing()), reason=compile_gate.missing() or "")
@@ -281,7 +268,7 @@ def instantiations(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_instantiation_compiles_without_spills(arch, dtype):
     for entry, options in instantiations(dtype):
-        source = cupy_.source_of("tile.cu" if entry == "tile_gather" else "direct.cu")
+        source = source_of("tile.cu" if entry == "tile_gather" else "direct.cu")
         usage = compile_gate.compile_cubin(source, entry, options, arch)
         assert usage.spill_stores == usage.spill_loads == 0, (entry, options)
         assert usage.registers <= CEILINGS[entry][DTYPES.index(dtype)], (entry, options)
@@ -300,7 +287,9 @@ class Cupy(types.ModuleType):
         super().__init__("cupy")
         self.launched = []
         device = types.SimpleNamespace(id=0, compute_capability=capability)
-        self.cuda = types.SimpleNamespace(Device=lambda: device)
+        properties = {"name": b"Emulator", "multiProcessorCount": 132}
+        runtime = types.SimpleNamespace(getDeviceProperties=lambda _: properties)
+        self.cuda = types.SimpleNamespace(Device=lambda: device, runtime=runtime)
 
     def __getattr__(self, name):
         return getattr(np, name)
@@ -326,7 +315,8 @@ def pretend(monkeypatch, cupy):
     """Let the launch code take `cupy` for CuPy."""
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(namespace, "_compat_namespace", lambda *_: np)
-    monkeypatch.setattr(cupy_, "_cupy_function", cupy_._cupy_function.__wrapped__)
+    for name in ("_cupy_function", "_cupy_properties"):
+        monkeypatch.setattr(cuda_device, name, getattr(cuda_device, name).__wrapped__)
     monkeypatch.setattr(_select, "is_numpy_array", lambda array: not isinstance(array, cupy.ndarray))
     monkeypatch.setattr(_select, "is_cupy_array", lambda array: isinstance(array, cupy.ndarray))
 
@@ -335,7 +325,7 @@ def test_cupy_arrays_reach_raw_modules(monkeypatch):
     cupy = Cupy()
     pretend(monkeypatch, cupy)
     for case, entry in (
-        (FIXED[0], "tile_gather"),
+        (case_of((8, 1000, 32), (2, 64, 32), strides=(2,)), "tile_gather"),
         (FIXED[3], "direct_conv_transpose"),
         (FIXED[-1], "direct_conv"),
     ):

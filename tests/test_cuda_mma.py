@@ -10,6 +10,10 @@ from hypothesis import strategies as st
 
 import gpuconv
 from gpuconv.backends import cupy_
+from gpuconv.backends.cuda import call as cuda_call
+from gpuconv.backends.cuda import gather
+from gpuconv.backends.cuda.call import options_of
+from gpuconv.backends.cuda.device import current_device, source_of
 from gpuconv.ops.shapes import geometry_of
 from tests import emulator
 from tests.bounds import assert_within_bound
@@ -17,7 +21,7 @@ from tests.emulator import CudaFault, Emulator, compile_gate
 from tests.emulator.build import CompileError
 from tests.reference import expected
 from tests.strategies import cases
-from tests.test_cuda import FIXED, Cupy, case_of, numpy_dtype, planted, pretend, run
+from tests.test_cuda import FIXED, Cupy, Planted, case_of, numpy_dtype, pretend, run
 
 pytestmark = pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing() or "")
 
@@ -80,14 +84,14 @@ def test_geometries_against_the_loops(data, way, channels_last):
 
 @pytest.mark.parametrize("way", [WAYS[0], WAYS[3]], ids="-".join)
 def test_64_bit_indices(way, monkeypatch):
-    monkeypatch.setattr(cupy_, "_is_wide", lambda *_: True)
+    monkeypatch.setattr(cuda_call, "_WIDE", 0)
     for case in RAGGED:
         wanted = expected(case).astype(numpy_dtype(way[0]))
         np.testing.assert_array_equal(multiply(case, way), wanted)
 
 
-@pytest.mark.parametrize("skew", [0, 1])
-def test_any_strides_and_alignment_are_read_and_written_in_place(skew):
+def skewed(skew, device):
+    """Multiply arrays that lie `skew` elements off an address that is a multiple of 16."""
     # Channels in chunks of 16 bytes, but rows that are not (x), and an address that is not (kernel).
     case = case_of((2, 20, 16), (4, 16, 16), strides=(2,))
     x = np.zeros((2, 20, 16 + skew), np.float16)[:, :, skew:]
@@ -96,12 +100,17 @@ def test_any_strides_and_alignment_are_read_and_written_in_place(skew):
     x[...], kernel[...] = case.x, case.kernel
     out = np.full((2, 84, 32), np.nan, np.float16)
     geometry = geometry_of(True, 1, x.shape, kernel.shape, True, 1, **case.settings)
-    options = {"channels_last": True, "dtype": "float16", "device": Emulator()}
+    options = {"channels_last": True, "dtype": "float16", "device": device, "algorithm": "mma"}
     place = out[:, :84:2, 1::2]
     cupy_.conv_transpose(geometry, x, kernel, case.bias.astype(np.float16), None, out=place, **options)
     np.testing.assert_array_equal(place, expected(case).astype(np.float16))
     assert np.isnan(out[:, :, ::2]).all()
     assert np.isnan(out[:, 1::2]).all()
+
+
+@pytest.mark.parametrize("skew", [0, 1])
+def test_any_strides_and_alignment_are_read_and_written_in_place(skew):
+    skewed(skew, Emulator())
 
 
 def test_activations_follow_the_sum_before_it_is_rounded():
@@ -151,49 +160,13 @@ def test_tf32_is_as_accurate_as_its_factors():
     assert (abs(y - exact) / size).max() > 2.0**-20
 
 
-# --- the planner ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("dtype", "precision", "capability", "chosen"),
-    [
-        ("float16", "ieee", (7, 5), False),
-        ("float16", "ieee", (8, 0), True),
-        ("bfloat16", "ieee", (8, 9), True),
-        ("bfloat16", "tf32", (12, 0), True),
-        ("float32", "ieee", (9, 0), False),
-        ("float32", "tf32", (9, 0), True),
-        ("float32", "tf32", (7, 5), False),
-        ("float64", "tf32", (9, 0), False),
-        ("complex64", "tf32", (9, 0), False),
-    ],
-)
-def test_tensor_cores_are_chosen_where_they_may_be(dtype, precision, capability, chosen):
-    assert cupy_.prefers_tensor_cores(Emulator(capability=capability), dtype, precision) == chosen
-
-
-def test_what_is_chosen_is_what_is_launched(monkeypatch):
-    cupy = Cupy()
-    pretend(monkeypatch, cupy)
-    dense, depthwise = FIXED[0], FIXED[3]
-    for case, dtype, precision, entry in [
-        (dense, "float16", "ieee", "mma_gather"),
-        (dense, "float32", "tf32", "mma_gather"),
-        (dense, "float32", "ieee", "tile_gather"),
-        (depthwise, "float16", "ieee", "direct_conv_transpose"),
-    ]:
-        x, kernel, bias = (a.astype(dtype).view(cupy.ndarray) for a in (case.x, case.kernel, case.bias))
-        y = gpuconv.conv1d_transpose(
-            x, kernel, bias, groups=case.groups, precision=precision, **case.settings
-        )
-        assert cupy.launched[-1] == entry
-        np.testing.assert_array_equal(y, expected(case).astype(dtype))
+# --- the device ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("text", "capability"), [("75", (7, 5)), ("90", (9, 0)), ("120", (12, 0))])
 def test_cupy_tells_the_capability(monkeypatch, text, capability):
     pretend(monkeypatch, Cupy(text))
-    assert cupy_._CupyDevice().capability == capability
+    assert current_device().capability == capability
 
 
 def test_other_devices_are_refused_in_words():
@@ -204,11 +177,11 @@ def test_other_devices_are_refused_in_words():
 # --- planted faults ------------------------------------------------------------------------------
 
 
-def test_the_removed_barrier_is_noticed(monkeypatch):
-    assert cupy_.source_of("mma.cu").count("__syncthreads();") == 1
-    planted(monkeypatch, "mma.cu", "__syncthreads();", "")
+def test_the_removed_barrier_is_noticed():
+    assert source_of("mma.cu").count("__syncthreads();") == 1
     case = FIXED[0]
-    results = [multiply(case, WAYS[0], Emulator(order)) for order in emulator.ORDERS]
+    devices = [Planted("__syncthreads();", "", order) for order in emulator.ORDERS]
+    results = [multiply(case, WAYS[0], device) for device in devices]
     assert not all(np.array_equal(y, expected(case)) for y in results)
 
 
@@ -223,10 +196,9 @@ def test_the_removed_barrier_is_noticed(monkeypatch):
     ],
     ids=["registers of b", "registers of a", "registers of the sums", "half of a step", "halves of a word"],
 )
-def test_a_swapped_element_is_noticed(monkeypatch, old, new):
-    planted(monkeypatch, "mma.cu", old, new)
+def test_a_swapped_element_is_noticed(old, new):
     case = RAGGED[2]  # its terms travel one by one
-    assert not np.array_equal(multiply(case, WAYS[0]), expected(case))
+    assert not np.array_equal(multiply(case, WAYS[0], Planted(old, new)), expected(case))
 
 
 @pytest.mark.parametrize(
@@ -238,18 +210,15 @@ def test_a_swapped_element_is_noticed(monkeypatch, old, new):
     ],
     ids=["store", "row", "column"],
 )
-def test_an_off_by_one_is_noticed(monkeypatch, old, new, what):
-    broken = cupy_.source_of("mma.cu").replace(old, new)
-    monkeypatch.setattr(cupy_, "source_of", lambda _: broken)
+def test_an_off_by_one_is_noticed(old, new, what):
     # The even samples have a tap more than the odd ones: past their columns lies a tap that is not there.
     with pytest.raises(CudaFault, match=what):
-        multiply(case_of((1, 70, 16), (3, 17, 16), strides=(2,)), WAYS[0])
+        multiply(case_of((1, 70, 16), (3, 17, 16), strides=(2,)), WAYS[0], Planted(old, new))
 
 
-def test_a_chunk_at_an_odd_address_is_noticed(monkeypatch):
-    planted(monkeypatch, "mma.cu", " && (unsigned long long)base % 16 == 0", "")
+def test_a_chunk_at_an_odd_address_is_noticed():
     with pytest.raises(CudaFault, match="align"):
-        test_any_strides_and_alignment_are_read_and_written_in_place(1)
+        skewed(1, Planted(" && (unsigned long long)base % 16 == 0", ""))
 
 
 # --- the compile gate ----------------------------------------------------------------------------
@@ -264,10 +233,10 @@ CEILINGS = {"int": (128, 128, 128, 128), "long long": (168, 168, 160, 160)}
 def test_every_instantiation_compiles_without_spills(arch):
     def usage_of(choice):
         (dtype, precision), *layout, wide = choice
-        products = cupy_._TF32_PRODUCTS[precision] if dtype == "float32" else 0
-        options = cupy_.options_of(dtype, 5, *layout, wide)  # tanh is the longest
+        products = gather._TF32_PRODUCTS[precision] if dtype == "float32" else 0
+        options = options_of(dtype, 5, *layout, wide)  # tanh is the longest
         options = (*options, f"-DGPUCONV_TF32={products}")
-        return compile_gate.compile_cubin(cupy_.source_of("mma.cu"), "mma_gather", options, arch)
+        return compile_gate.compile_cubin(source_of("mma.cu"), "mma_gather", options, arch)
 
     choices = list(itertools.product(WAYS, *[(True, False)] * 3))
     with ThreadPoolExecutor() as pool:  # NVRTC computes without Python's lock
@@ -280,6 +249,6 @@ def test_every_instantiation_compiles_without_spills(arch):
 
 @pytest.mark.skipif(bool(compile_gate.missing()), reason=compile_gate.missing() or "")
 def test_devices_without_the_instructions_are_refused():
-    options = (*cupy_.options_of("float16", 0, True, True, False), "-DGPUCONV_TF32=0")
+    options = (*options_of("float16", 0, True, True, False), "-DGPUCONV_TF32=0")
     with pytest.raises(CompileError, match=r"needs a device of compute capability 8\.0"):
-        compile_gate.compile_cubin(cupy_.source_of("mma.cu"), "mma_gather", options, "sm_75")
+        compile_gate.compile_cubin(source_of("mma.cu"), "mma_gather", options, "sm_75")

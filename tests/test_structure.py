@@ -34,6 +34,12 @@ ORDER = [
     # 3: one way to run a geometry on one kind of array
     "backends",
     "backends.numpy_",
+    "backends.cuda",
+    "backends.cuda.device",
+    "backends.cuda.call",
+    "backends.cuda.direct",
+    "backends.cuda.gather",
+    "backends.cuda.planner",
     "backends.cupy_",
     "backends.generic",
     # 4: the public functions

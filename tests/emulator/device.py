@@ -115,6 +115,7 @@ class Emulator:
         if reason:
             raise RuntimeError(reason)
         known = max((c for c in LIMITS if c <= tuple(capability)), default=(7, 5))
+        self.name = "emulator"
         self.capability = tuple(capability)
         self.shared_memory = LIMITS[known][0] if shared_memory is None else shared_memory
         self.multiprocessors = LIMITS[known][1] if multiprocessors is None else multiprocessors

@@ -1,0 +1,1 @@
+"""CUDA: a kernel a file (``.cu``), beside it the module that counts its work and launches it."""
