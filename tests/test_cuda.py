@@ -15,6 +15,7 @@ from gpuconv import activations, namespace
 from gpuconv.backends import cupy_
 from gpuconv.backends.cuda import call as cuda_call
 from gpuconv.backends.cuda import device as cuda_device
+from gpuconv.backends.cuda import planner
 from gpuconv.backends.cuda.call import FUSED, Call, is_wide, options_of
 from gpuconv.backends.cuda.device import source_of
 from gpuconv.namespace import DTYPES
@@ -80,18 +81,23 @@ def case_of(x_shape, kernel_shape, groups=1, transposed=True, bias=True, seed=0,
     return Case(transposed, ndim, x, kernel, b if bias else None, groups, settings)
 
 
-FIXED = [
-    case_of((2, 70, 16), (4, 32, 16), strides=(2,), padding="same"),
-    case_of((1, 150, 24), (16, 5, 24), strides=(8,), padding=((4, 4),)),
-    case_of((3, 20, 36), (7, 6, 36), groups=3, strides=(3,), padding="same_lower"),
-    case_of((2, 9, 8), (4, 1, 8), groups=8, strides=(2,)),
-    case_of((1, 12, 6), (5, 4, 6), strides=(2,), dilation_rate=(3,), output_padding=(1,)),
-    case_of((2, 33, 20), (3, 20, 18), transposed=False, strides=(2,), padding="same"),
-    case_of((1, 40, 12), (5, 4, 30), groups=3, transposed=False, dilation_rate=(2,), padding="causal"),
-    case_of((2, 4, 5, 6), (3, 2, 4, 6), strides=(2, 1), padding="same"),
-    case_of((1, 3, 2, 4, 4), (2, 2, 3, 3, 4), strides=(2, 1, 2)),
-    case_of((1, 3, 4, 4, 4), (2, 2, 3, 4, 3), transposed=False, padding="same"),
-]
+def fixed():
+    """Cases that reach every branch of the kernels."""
+    return [
+        case_of((2, 70, 16), (4, 32, 16), strides=(2,), padding="same"),
+        case_of((1, 150, 24), (16, 5, 24), strides=(8,), padding=((4, 4),)),
+        case_of((3, 20, 36), (7, 6, 36), groups=3, strides=(3,), padding="same_lower"),
+        case_of((2, 9, 8), (4, 1, 8), groups=8, strides=(2,)),
+        case_of((1, 12, 6), (5, 4, 6), strides=(2,), dilation_rate=(3,), output_padding=(1,)),
+        case_of((2, 33, 20), (3, 20, 18), transposed=False, strides=(2,), padding="same"),
+        case_of((1, 40, 12), (5, 4, 30), groups=3, transposed=False, dilation_rate=(2,), padding="causal"),
+        case_of((2, 4, 5, 6), (3, 2, 4, 6), strides=(2, 1), padding="same"),
+        case_of((1, 3, 2, 4, 4), (2, 2, 3, 3, 4), strides=(2, 1, 2)),
+        case_of((1, 3, 4, 4, 4), (2, 2, 3, 4, 3), transposed=False, padding="same"),
+    ]
+
+
+FIXED = fixed()
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
@@ -135,6 +141,16 @@ def test_four_thread_orders_give_the_same_bits_within_the_bound(kernels, dtype):
     if dtype == "float16":
         bound += np.finfo(dtype).eps / 2 * (abs(exact) + bound) + np.finfo(dtype).smallest_subnormal
     assert (abs(results[0] - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_which_kernel_ran_never_shows(dtype):
+    rng = np.random.default_rng(4)
+    for case in fixed():
+        case.x, case.kernel = rng.standard_normal(case.x.shape), rng.standard_normal(case.kernel.shape)
+        able = [a.name for a in planner.ALIKE if not a.refuses(call_of(case, dtype), (9, 0))]
+        results = [run(case, Emulator(), dtype, name) for name in able]
+        assert len({y.tobytes() for y in results}) == 1
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

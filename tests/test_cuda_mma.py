@@ -170,7 +170,7 @@ def test_cupy_tells_the_capability(monkeypatch, text, capability):
 
 
 def test_other_devices_are_refused_in_words():
-    with pytest.raises(CompileError, match=r"needs a device of compute capability 8\.0"):
+    with pytest.raises(ValueError, match=r"Received algorithm='mma': needs compute capability 8\.0"):
         multiply(FIXED[0], WAYS[0], Emulator(capability=(7, 5)))
 
 

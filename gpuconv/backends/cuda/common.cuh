@@ -47,16 +47,18 @@ __device__ __forceinline__ Number widen(Element v) { return v; }
 __device__ __forceinline__ Element narrow(Number v) { return v; }
 #endif
 
+// Every kernel that sums with multiply_add() takes the terms in one order, down the taps and up the channels: which of
+// them runs never shows in the bits.
 #if GPUCONV_TYPE >= 4
 __device__ __forceinline__ Number zero() { return {0, 0}; }
 __device__ __forceinline__ Number add(Number a, Number b) { return {a.re + b.re, a.im + b.im}; }
 __device__ __forceinline__ Number multiply_add(Number a, Number b, Number sum) {
-    return {sum.re + a.re * b.re - a.im * b.im, sum.im + a.re * b.im + a.im * b.re};
+    return {fma(-a.im, b.im, fma(a.re, b.re, sum.re)), fma(a.im, b.re, fma(a.re, b.im, sum.im))};
 }
 #else
 __device__ __forceinline__ Number zero() { return 0; }
 __device__ __forceinline__ Number add(Number a, Number b) { return a + b; }
-__device__ __forceinline__ Number multiply_add(Number a, Number b, Number sum) { return sum + a * b; }
+__device__ __forceinline__ Number multiply_add(Number a, Number b, Number sum) { return fma(a, b, sum); }
 #endif
 
 // --- the geometry --------------------------------------------------------------------------------

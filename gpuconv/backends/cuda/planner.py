@@ -17,11 +17,11 @@ from gpuconv.backends.cuda.direct import DIRECT
 from gpuconv.backends.cuda.gather import MMA, TILES
 from gpuconv.namespace import DTYPES
 
-__all__ = ["ALGORITHMS", "Limits", "choose", "explain", "limits_of"]
+__all__ = ["ALGORITHMS", "ALIKE", "Limits", "choose", "explain", "limits_of"]
 
 #: All that sum in one order and round alike, so that a choice among them never shows.
-_ALIKE = (DIRECT, *TILES)
-ALGORITHMS = (*_ALIKE, MMA)
+ALIKE = (DIRECT, *TILES)
+ALGORITHMS = (*ALIKE, MMA)
 # Tensor cores sum in another order. So that a sample's bits never depend on its batch, the choice between
 # them and the others is made for a batch of this many.
 _NOMINAL_BATCH = 1024
@@ -72,8 +72,8 @@ def choose(call: Call, limits: Limits, name: str | None = None) -> Algorithm:
     if name is not None:
         return _named(call, limits, name)
     nominal = call._replace(samples=_NOMINAL_BATCH)
-    tensor = not MMA.refuses(call, limits.capability) and _fastest((*_ALIKE, MMA), nominal, limits) is MMA
-    return MMA if tensor else _fastest(_ALIKE, call, limits)
+    tensor = not MMA.refuses(call, limits.capability) and _fastest((*ALIKE, MMA), nominal, limits) is MMA
+    return MMA if tensor else _fastest(ALIKE, call, limits)
 
 
 def _fastest(algorithms: tuple[Algorithm, ...], call: Call, limits: Limits) -> Algorithm:
