@@ -37,7 +37,7 @@ def numpy_dtype(name):
 
 
 class Planted(Emulator):
-    """An emulator that reads `new` for the first `old` in a kernel's text."""
+    """An emulator that reads `new` for every `old` in a kernel's text."""
 
     def __init__(self, old, new, order="forward"):
         super().__init__(order)
@@ -45,7 +45,7 @@ class Planted(Emulator):
 
     def function(self, source, entry, options=()):
         assert self.old in source
-        return super().function(source.replace(self.old, self.new, 1), entry, options)
+        return super().function(source.replace(self.old, self.new), entry, options)
 
 
 def call_of(case, dtype="float32", channels_last=True, precision="ieee"):
