@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuconv import config
 from gpuconv.ops import (
+    Plan,
     Setting,
     conv1d,
     conv1d_transpose,
@@ -17,6 +18,7 @@ from gpuconv.ops import (
     conv3d,
     conv3d_transpose,
     output_shape,
+    plan,
     solve,
 )
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Plan",
     "Setting",
     "activations",
     "config",
@@ -39,6 +42,7 @@ __all__ = [
     "initializers",
     "layers",
     "output_shape",
+    "plan",
     "regularizers",
     "solve",
 ]

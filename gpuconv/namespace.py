@@ -42,6 +42,7 @@ __all__ = [
     "is_traced",
     "library",
     "like",
+    "may_overlap",
     "to_numpy",
 ]
 
@@ -124,6 +125,8 @@ def array_namespace(**arrays: Array) -> Namespace:
 
 def dtype_name(dtype: Any) -> str:
     """`dtype` as a word that means the same in every library: ``"float32"``."""
+    if isinstance(dtype, type) and issubclass(dtype, np.generic):
+        return dtype.__name__
     return str(getattr(dtype, "name", None) or str(dtype).rpartition(".")[2])
 
 
@@ -166,6 +169,16 @@ def check_writeable(name: str, array: Array) -> None:
             raise ValueError(_unwriteable(name, "a leaf tensor that requires gradients"))
         if any(step == 0 and length > 1 for step, length in zip(array.stride(), array.shape, strict=True)):
             raise ValueError(_unwriteable(name, "a tensor whose elements share memory"))
+
+
+def may_overlap(first: Array, second: Array) -> bool:
+    """Whether writing to one array may change the other while it is read.
+
+    Only backends for NumPy and CuPy write in place; what others make is copied when it is done.
+    """
+    if is_numpy_array(first):
+        return np.may_share_memory(first, second)
+    return is_cupy_array(first) and array_namespace(first=first).may_share_memory(first, second)
 
 
 def _unwriteable(name: str, received: str) -> str:

@@ -301,9 +301,9 @@ class Cupy(types.ModuleType):
 
     def __init__(self, capability="90"):
         super().__init__("cupy")
-        self.launched = []
+        self.launched, self.compiled = [], []
         device = types.SimpleNamespace(id=0, compute_capability=capability)
-        properties = {"name": b"Emulator", "multiProcessorCount": 132}
+        properties = {"name": b"emulator", "multiProcessorCount": 132}
         runtime = types.SimpleNamespace(getDeviceProperties=lambda _: properties)
         self.cuda = types.SimpleNamespace(Device=lambda: device, runtime=runtime)
 
@@ -311,10 +311,14 @@ class Cupy(types.ModuleType):
         return getattr(np, name)
 
     def empty(self, shape, dtype):
-        return np.full(shape, -1, dtype).view(self.ndarray)
+        room = np.empty(shape, dtype).view(self.ndarray)
+        room.view(np.uint8)[...] = 255
+        return room
 
     def RawModule(self, *, code, options):  # noqa: N802, CuPy's name
         def function(entry):
+            self.compiled.append((code, entry, options))
+
             def kernel(grid, block, args):
                 self.launched.append(entry)
                 # CuPy takes a struct as a NumPy array of one; all other arrays here are the device's.

@@ -33,6 +33,7 @@ ORDER = [
     "constraints",
     # 3: one way to run a geometry on one kind of array
     "backends",
+    "backends.prepared",
     "backends.numpy_",
     "backends.cuda",
     "backends.cuda.device",
@@ -48,6 +49,7 @@ ORDER = [
     "ops._call",
     "ops.conv",
     "ops.conv_transpose",
+    "ops.plan",
     "ops",
     # 5: state
     "layers.base",

@@ -12,11 +12,12 @@ import math
 from collections.abc import Callable
 
 from gpuconv._typing import Array, Namespace
+from gpuconv.backends.prepared import Prepared, only
 from gpuconv.geometry import ConvGeometry
-from gpuconv.namespace import HALF_DTYPES, array_namespace, device_of, dtype_named, indices
+from gpuconv.namespace import HALF_DTYPES, array_namespace, device_of, dtype_named, indices, library
 from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phases
 
-__all__ = ["conv", "conv_transpose"]
+__all__ = ["conv", "conv_transpose", "prepare"]
 
 #: Products sum over this many terms at a time where there are enough taps ...
 _TERMS = 256
@@ -35,9 +36,11 @@ def conv_transpose(
     dtype: str,
     out: Array | None = None,
     precision: str = "ieee",
+    algorithm: str | None = None,
+    workspace: Array | None = None,
 ) -> Array:
     """Run the transposed convolution. Arguments are those of `backends.numpy_.conv_transpose`."""
-    del precision  # it permits, it does not oblige
+    del precision, algorithm, workspace  # it permits, it does not oblige; there is one, which needs none
     xp, groups = array_namespace(x=x), geometry.groups
     kernel = xp.reshape(kernel, (*kernel.shape[:-1], groups, geometry.in_channels // groups))
     phases = tuple(map(transpose_phases, geometry.axes))
@@ -56,9 +59,11 @@ def conv(
     dtype: str,
     out: Array | None = None,
     precision: str = "ieee",
+    algorithm: str | None = None,
+    workspace: Array | None = None,
 ) -> Array:
     """Run the forward convolution. Arguments are those of `backends.numpy_.conv`."""
-    del precision  # it permits, it does not oblige
+    del precision, algorithm, workspace  # it permits, it does not oblige; there is one, which needs none
     xp, groups = array_namespace(x=x), geometry.groups
     kernel = xp.reshape(kernel, (*kernel.shape[:-1], groups, geometry.in_channels // groups))
     ndim = len(geometry.axes)
@@ -66,6 +71,23 @@ def conv(
     phases = tuple(map(conv_phases, geometry.axes))
     result = _run(x, kernel, bias, activation, channels_last, dtype, phases, geometry.in_lengths)
     return _deliver(result, out)
+
+
+def prepare(
+    geometry: ConvGeometry,
+    samples: int,
+    kernel: Array,
+    activation: Callable[[Array], Array] | None,
+    *,
+    transposed: bool,
+    channels_last: bool,
+    dtype: str,
+    precision: str,
+    algorithm: str | None,
+) -> Prepared:
+    """Say how a convolution would be computed: there is one way."""
+    del geometry, samples, activation, transposed, channels_last, dtype, precision
+    return only("array API", f"products and sums of {library(kernel)}'s own", algorithm)
 
 
 def _deliver(result: Array, out: Array | None) -> Array:

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpuconv._typing import Array
+from gpuconv.backends.prepared import Prepared, only
 from gpuconv.geometry import ConvGeometry
-from gpuconv.namespace import HALF_DTYPES
+from gpuconv.namespace import HALF_DTYPES, may_overlap
 from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phases
 
-__all__ = ["conv", "conv_transpose"]
+__all__ = ["conv", "conv_transpose", "prepare"]
 
 #: Elements of one block's window and result: 1 MiB of float32, half of a common L2 cache.
 _BLOCK = 1 << 18
@@ -43,12 +44,15 @@ def conv_transpose(
     dtype: str,
     out: np.ndarray | None = None,
     precision: str = "ieee",
+    algorithm: str | None = None,
+    workspace: np.ndarray | None = None,
 ) -> np.ndarray:
     """Run the transposed convolution; `dtype` names the result's type, and `out`'s.
 
     `precision` permits a backend to round float32 factors; it does not oblige, and this one never does.
+    `algorithm` and `workspace` are what `prepare` gave: here each geometry has one, and needs none.
     """
-    del precision
+    del precision, algorithm, workspace
     return _run(geometry, x, kernel, bias, activation, channels_last, dtype, out, transposed=True)
 
 
@@ -63,10 +67,35 @@ def conv(
     dtype: str,
     out: np.ndarray | None = None,
     precision: str = "ieee",
+    algorithm: str | None = None,
+    workspace: np.ndarray | None = None,
 ) -> np.ndarray:
     """Run the forward convolution: `geometry` backwards, from `out_lengths` to `in_lengths`."""
-    del precision
+    del precision, algorithm, workspace
     return _run(geometry, x, kernel, bias, activation, channels_last, dtype, out, transposed=False)
+
+
+def prepare(
+    geometry: ConvGeometry,
+    samples: int,
+    kernel: np.ndarray,
+    activation: Callable[[Array], Array] | None,
+    *,
+    transposed: bool,
+    channels_last: bool,
+    dtype: str,
+    precision: str,
+    algorithm: str | None,
+) -> Prepared:
+    """Say how a convolution would be computed; nothing of it depends on more than the geometry."""
+    del samples, kernel, activation, channels_last, dtype, precision
+    groups = geometry.groups
+    depth = (geometry.in_channels if transposed else geometry.filters) // groups
+    if transposed and prefers_overlap_add(geometry):
+        return only("overlap-add GEMM", "more input channels than a stride's outputs", algorithm)
+    if prefers_tap_loop(groups, depth):
+        return only("tap loop", "one channel to sum over in each of many groups", algorithm)
+    return only("window GEMM", "channels enough for a matrix product", algorithm)
 
 
 def _run(
@@ -84,9 +113,8 @@ def _run(
     shape = geometry.result_shape(x.shape[0], transposed=transposed, channels_last=channels_last)
     # Half types accumulate in float32 and are rounded once.
     working = np.dtype(np.float32) if dtype in HALF_DTYPES else np.dtype(dtype)
-    overlapping = out is not None and any(
-        np.may_share_memory(out, array) for array in (x, kernel, bias) if array is not None
-    )
+    given = (array for array in (x, kernel, bias) if array is not None)
+    overlapping = out is not None and any(may_overlap(out, array) for array in given)
     result = np.empty(shape, np.dtype(dtype)) if out is None or overlapping else out
 
     def finish(block: np.ndarray) -> np.ndarray:

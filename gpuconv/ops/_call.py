@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from gpuconv._typing import Activation, Array, Namespace, Shape
 from gpuconv.config import standardize_data_format
+from gpuconv.geometry import ConvGeometry
 from gpuconv.namespace import (
     DTYPES,
     array_namespace,
@@ -18,9 +19,30 @@ from gpuconv.namespace import (
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import geometry_of
 
-__all__ = ["call"]
+__all__ = ["Job", "call", "check", "check_arrays", "check_devices", "made", "run"]
 
 _Function: TypeAlias = Callable[[Array], Array]
+
+
+class Job(NamedTuple):
+    """A convolution that has been checked, without its arrays; `dtype` is the result's.
+
+    A backend may apply `fused` block by block; `whole` needs the whole result, and may change its shape.
+    """
+
+    geometry: ConvGeometry
+    transposed: bool
+    channels_last: bool
+    dtype: str
+    precision: str
+    fused: _Function | None
+    whole: _Function | None
+
+    def shape(self, samples: int) -> tuple[int, ...]:
+        """Shape before the activation."""
+        return self.geometry.result_shape(
+            samples, transposed=self.transposed, channels_last=self.channels_last
+        )
 
 
 def call(
@@ -29,39 +51,76 @@ def call(
     kernel: Array,
     bias: Array | None,
     *,
+    out: Array | None,
+    **options: Any,
+) -> Array:
+    """Run a convolution over `ndim` spatial axes; `options` are those of `check`."""
+    given = {"x": x, "kernel": kernel, **({} if bias is None else {"bias": bias})}
+    arrays = given if out is None else {**given, "out": out}
+    xp = array_namespace(**arrays)
+    dtypes = {name: array.dtype for name, array in given.items()}
+    bias_shape = None if bias is None else tuple(bias.shape)
+    job = check(xp, ndim, x.shape, kernel.shape, bias_shape, dtypes, **options)
+    check_arrays(job, arrays)
+    return run(job, x, kernel, bias, out)
+
+
+def check(
+    xp: Namespace,
+    ndim: int,
+    x_shape: Sequence[int],
+    kernel_shape: Sequence[int],
+    bias_shape: tuple[int, ...] | None,
+    dtypes: dict[str, Any],
+    *,
     transposed: bool,
     data_format: str | None,
     groups: int,
     activation: Activation,
     precision: str,
-    out: Array | None,
     **settings: Any,
-) -> Array:
-    """Run a convolution over `ndim` spatial axes; `settings` are the sizes that `geometry_of` takes."""
-    given = {"x": x, "kernel": kernel, **({} if bias is None else {"bias": bias})}
-    arrays = given if out is None else {**given, "out": out}
-    xp = array_namespace(**arrays)
+) -> Job:
+    """Check all that needs no array; `settings` are the sizes that `geometry_of` takes."""
     channels_last = standardize_data_format(data_format) == "channels_last"
     if precision not in ("ieee", "tf32"):
         raise ValueError(f"Expected precision to be 'ieee' or 'tf32'. Received precision={precision!r}.")
-    dtype = _result_dtype(xp, given)
-    geometry = geometry_of(transposed, ndim, x.shape, kernel.shape, channels_last, groups, **settings)
-    shape = geometry.result_shape(x.shape[0], transposed=transposed, channels_last=channels_last)
-    filters = shape[-1 if channels_last else 1]
-    if bias is not None and tuple(bias.shape) != (filters,):
-        raise ValueError(f"Expected bias of shape ({filters},). Received bias of shape {tuple(bias.shape)}.")
-    _check_devices(arrays)
-    fused, whole, made = _resolve(activation, dtype, shape)
-    if out is not None:
-        check_writeable("out", out)
-        if made is not None:
-            _check_out(out, made, dtype)
+    dtype = _result_dtype(xp, dtypes)
+    geometry = geometry_of(transposed, ndim, x_shape, kernel_shape, channels_last, groups, **settings)
+    job = Job(geometry, transposed, channels_last, dtype, precision, None, None)
+    filters = job.shape(1)[-1 if channels_last else 1]
+    if bias_shape is not None and bias_shape != (filters,):
+        raise ValueError(f"Expected bias of shape ({filters},). Received bias of shape {bias_shape}.")
+    fused, whole = _resolve(activation, dtype)
+    if whole is not None:
+        made(job._replace(whole=whole), x_shape[0])
+    return job._replace(fused=fused, whole=whole)
+
+
+def check_arrays(job: Job, arrays: dict[str, Array]) -> None:
+    """Check devices, and `out` as far as its shape can be told before the activation is called."""
+    check_devices(arrays)
+    if "out" in arrays:
+        check_writeable("out", arrays["out"])
+        shape = made(job, arrays["x"].shape[0])
+        if shape is not None:
+            _check_out(arrays["out"], shape, job.dtype)
+
+
+def run(
+    job: Job,
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    out: Array | None,
+    **how: Any,
+) -> Array:
+    """Run what has been checked; `how` goes to the backend."""
     backend = backend_of(x)
-    run = backend.conv_transpose if transposed else backend.conv
-    how = {"channels_last": channels_last, "dtype": dtype, "precision": precision}
-    if whole is None:
-        return run(geometry, x, kernel, bias, fused, out=out, **how)
-    result = whole(run(geometry, x, kernel, bias, None, **how))
+    convolve = backend.conv_transpose if job.transposed else backend.conv
+    how |= {"channels_last": job.channels_last, "dtype": job.dtype, "precision": job.precision}
+    if job.whole is None:
+        return convolve(job.geometry, x, kernel, bias, job.fused, out=out, **how)
+    result = job.whole(convolve(job.geometry, x, kernel, bias, None, **how))
     if out is None:
         return result
     array_namespace(**{"out": out, "the activation's result": result})
@@ -70,31 +129,28 @@ def call(
     return out
 
 
-def _result_dtype(xp: Namespace, given: dict[str, Array]) -> str:
-    for name, array in given.items():
-        received = dtype_name(array.dtype)
+def _result_dtype(xp: Namespace, dtypes: dict[str, Any]) -> str:
+    for name, dtype in dtypes.items():
+        received = dtype_name(dtype)
         if received not in DTYPES:
             raise TypeError(
                 f"Expected {name} of dtype {', '.join(DTYPES)}. Received {name} of {received}. "
                 "Cast it first, for example to float32."
             )
     try:
-        return dtype_name(xp.result_type(*(array.dtype for array in given.values())))
+        return dtype_name(xp.result_type(*dtypes.values()))
     except TypeError as error:
-        received = ", ".join(f"{name} of {dtype_name(array.dtype)}" for name, array in given.items())
+        received = ", ".join(f"{name} of {dtype_name(dtype)}" for name, dtype in dtypes.items())
         raise TypeError(f"Expected dtypes that promote to one. Received {received}. Cast one.") from error
 
 
-def _resolve(
-    activation: Activation, dtype: str, shape: Shape
-) -> tuple[_Function | None, _Function | None, Shape | None]:
+def _resolve(activation: Activation, dtype: str) -> tuple[_Function | None, _Function | None]:
     """The activation as one that a backend may apply block by block, or else as one for the whole result.
 
-    Softmax and the like need whole axes; glu and the user's own may even change the shape. Last comes the
-    shape of what the activation makes, None where only calling it can tell.
+    Softmax and the like need whole axes; glu and the user's own may even change the shape.
     """
     if activation is None:
-        return None, None, shape
+        return None, None
     from gpuconv import activations  # not read where there is none to apply
 
     function = activations.get(activation)
@@ -104,14 +160,24 @@ def _resolve(
             f"{dtype}. Apply it to the real and imaginary parts, or pass a callable of your own."
         )
     if function is activations.linear:
-        return None, None, shape
+        return None, None
     if activations.is_elementwise(function):
-        return function, None, shape
-    return None, function, activations.output_shape(function, shape)
+        return function, None
+    return None, function
 
 
-def _check_devices(given: dict[str, Array]) -> None:
-    if is_numpy_array(given["x"]):
+def made(job: Job, samples: int) -> Shape | None:
+    """Shape of what the activation makes, None where only calling it can tell."""
+    if job.whole is None:
+        return job.shape(samples)
+    from gpuconv import activations
+
+    return activations.output_shape(job.whole, job.shape(samples))
+
+
+def check_devices(given: dict[str, Array]) -> None:
+    """Check that all are on one device."""
+    if is_numpy_array(next(iter(given.values()))):
         return
     devices = {name: device_of(array) for name, array in given.items()}
     # An array that is being traced is on no device yet.

@@ -10,7 +10,7 @@ from gpuconv._typing import Array, Shape
 from gpuconv.config import standardize_data_format
 from gpuconv.geometry import AxisGeometry, ConvGeometry, as_shape, conv_axes, integer, transpose_axes
 
-__all__ = ["Setting", "geometry_of", "output_shape", "solve"]
+__all__ = ["Setting", "geometry_of", "op_of", "output_shape", "solve"]
 
 _OPS = {
     f"conv{ndim}d{suffix}": (ndim, suffix == "_transpose")
@@ -67,11 +67,7 @@ def output_shape(
     >>> gpuconv.output_shape("conv2d", (None, None, 28, 3), (5, 5, 3, 16), padding="same")
     (None, None, 28, 16)
     """
-    ours = str(getattr(op, "__module__", "")).startswith("gpuconv.ops.")
-    name = op.__name__ if callable(op) and ours else op
-    if not isinstance(name, str) or name not in _OPS:
-        raise ValueError(f"Expected op to be one of {', '.join(_OPS)}. Received op={op!r}.")
-    ndim, transposed = _OPS[name]
+    name, ndim, transposed = op_of(op)
     known = _SETTINGS if transposed else _SETTINGS[:3]
     if not set(settings) <= set(known):
         raise TypeError(f"Expected settings of {name} among {', '.join(known)}. Received {settings}.")
@@ -86,6 +82,21 @@ def output_shape(
         axes = conv_axes(lengths, taps, **settings)
         made = tuple(None if axis is None else axis.in_length for axis in axes)
     return (shape[0], *made, filters) if channels_last else (shape[0], filters, *made)
+
+
+def op_of(op: str | Callable[..., Array]) -> tuple[str, int, bool]:
+    """Name, number of spatial axes and direction of one of the six convolutions, given itself or by name.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+    """
+    ours = str(getattr(op, "__module__", "")).startswith("gpuconv.ops.")
+    name = op.__name__ if callable(op) and ours else op
+    if not isinstance(name, str) or name not in _OPS:
+        raise ValueError(f"Expected op to be one of {', '.join(_OPS)}. Received op={op!r}.")
+    return (name, *_OPS[name])
 
 
 def geometry_of(

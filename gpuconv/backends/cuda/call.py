@@ -105,12 +105,13 @@ class Call(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """Of one element type, on the device."""
+    """Of one element type, on the device; but the workspace, which is bytes."""
 
     x: Array
     kernel: Array
     bias: Array | None
     result: Array
+    workspace: Array | None = None
 
 
 class Work(NamedTuple):
@@ -126,7 +127,8 @@ class Algorithm(NamedTuple):
     """A way to run a call.
 
     `refuses` says why it cannot run the call on a device of a compute capability, or nothing. `function`
-    compiles the kernel, for 64-bit indices if its last argument says so; `launch` runs it.
+    compiles the kernel, for 64-bit indices if its last argument says so; `launch` runs it. `workspace` is the
+    bytes that it needs beside the result.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Algorithm(NamedTuple):
     work: Callable[[Call], Work]
     function: Callable[[Device, Call, bool], Launch]
     launch: Callable[[Device, Call, Arrays], None]
+    workspace: Callable[[Call], int] = lambda _: 0
 
 
 def options_of(

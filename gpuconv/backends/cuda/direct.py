@@ -56,7 +56,7 @@ def _function(device: Device, call: Call, wide: bool) -> Launch:
 
 
 def _launch(device: Device, call: Call, arrays: Arrays) -> None:
-    x, kernel, bias, result = arrays
+    x, kernel, bias, result = arrays[:4]
     inputs, outputs = (x, result) if call.transposed else (result, x)
     problem = problem_of(call, inputs, outputs, kernel)
     count = math.prod(result.shape)

@@ -100,7 +100,7 @@ def _function(tile: _Tile, device: Device, call: Call, wide: bool) -> Launch:
 
 
 def _launch(tile: _Tile, device: Device, call: Call, arrays: Arrays) -> None:
-    x, kernel, bias, result = arrays
+    x, kernel, bias, result = arrays[:4]
     launch = _function(tile, device, call, is_wide(call, x, kernel, result))
     for phases in _phases_of(call):
         gather = _gather(call, phases, arrays)
@@ -112,7 +112,7 @@ def _launch(tile: _Tile, device: Device, call: Call, arrays: Arrays) -> None:
 
 def _gather(call: Call, phases: PhaseGroup, arrays: Arrays) -> np.void:
     """The struct Gather of gather.cuh."""
-    x, kernel, _, result = arrays
+    x, kernel, _, result = arrays[:4]
     (axis,) = call.geometry.axes
     w_tap, *w_steps = steps_of(kernel)
     w_column, w_depth = w_steps if call.transposed else reversed(w_steps)

@@ -1,0 +1,34 @@
+"""What a backend says of a convolution before it runs one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = ["Prepared", "only"]
+
+
+class Prepared(NamedTuple):
+    """A choice of how to run a convolution, and the reasons."""
+
+    algorithm: str
+    algorithms: tuple[str, ...]
+    """All that can run it, the chosen one first."""
+    workspace_size: Callable[[int], int]
+    """Bytes that so many samples need beside the result."""
+    explanation: str
+    warmup: Callable[[], None]
+    """Do what the first call would otherwise wait for."""
+
+
+def only(algorithm: str, reason: str, asked: str | None) -> Prepared:
+    """What a backend prepares that has one way to run a convolution; `asked` may name it.
+
+    Raises
+    ------
+    ValueError
+        If `asked` is another one.
+    """
+    if asked not in (None, algorithm):
+        raise ValueError(f"Expected algorithm to be None or {algorithm!r}. Received algorithm={asked!r}.")
+    return Prepared(algorithm, (algorithm,), lambda _: 0, f"{algorithm}: {reason}", lambda: None)

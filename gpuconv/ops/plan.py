@@ -1,0 +1,251 @@
+"""A convolution prepared once, to be run often."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpuconv._typing import Array, Shape
+from gpuconv.backends.prepared import Prepared
+from gpuconv.geometry import as_shape
+from gpuconv.namespace import (
+    DTYPES,
+    array_namespace,
+    astype,
+    check_writeable,
+    dtype_name,
+    dtype_named,
+    may_overlap,
+)
+from gpuconv.ops._call import Job, check, check_arrays, check_devices, made, run
+from gpuconv.ops._select import backend_of
+from gpuconv.ops.shapes import op_of
+
+__all__ = ["Plan", "plan"]
+
+# What an op takes when nothing else is said.
+_DEFAULTS: dict[str, Any] = {
+    "strides": 1,
+    "padding": "valid",
+    "data_format": None,
+    "dilation_rate": 1,
+    "groups": 1,
+    "activation": None,
+    "precision": "ieee",
+}
+_TRANSPOSED = {"output_padding": None, "output_size": None}
+
+
+def plan(
+    op: str | Callable[..., Array],
+    x_shape: Sequence[int | None],
+    kernel: Array,
+    bias: Array | None = None,
+    *,
+    dtype: str | None = None,
+    algorithm: str | None = None,
+    **options: Any,
+) -> Plan:
+    """Prepare a convolution: check it, choose its algorithm and keep its weights.
+
+    Parameters
+    ----------
+    op : callable or str
+        One of the six convolutions, such as `gpuconv.conv1d_transpose`, or its name.
+    x_shape : sequence of int
+        Shape of the inputs to come. The number of samples is what the choice is made for, 1 if None; other
+        numbers run too.
+    kernel, bias : array
+        As `op` takes them. They decide the library and the device, and are copied: what is written to them
+        later does not change the plan.
+    dtype : str, optional
+        Of the inputs and of the result, to which the weights are cast; by default that of the weights.
+    algorithm : str, optional
+        One of the names that `Plan.algorithms` gives. None lets the backend choose.
+    **options
+        All else that `op` takes, but ``out``: ``strides``, ``padding``, ``data_format``, ``dilation_rate``,
+        ``groups``, ``activation``, ``precision``; ``output_padding`` and ``output_size``.
+
+    Returns
+    -------
+    Plan
+        Call it with an input.
+
+    Raises
+    ------
+    ValueError, TypeError, NotImplementedError
+        As `op` does, and for an `algorithm` that cannot run this.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gpuconv
+    >>> kernel = np.ones((3, 32, 128), np.float32)
+    >>> plan = gpuconv.plan(gpuconv.conv1d_transpose, (4, 10, 128), kernel, strides=2)
+    >>> plan.output_shape, plan.algorithm
+    ((4, 21, 32), 'overlap-add GEMM')
+    >>> plan(np.ones((4, 10, 128), np.float32)).shape
+    (4, 21, 32)
+    """
+    name, ndim, transposed = op_of(op)
+    known = _DEFAULTS | (_TRANSPOSED if transposed else {})
+    if not set(options) <= set(known):
+        raise TypeError(f"Expected options of {name} among {', '.join(known)}. Received {options}.")
+    weights = {"kernel": kernel, **({} if bias is None else {"bias": bias})}
+    xp = array_namespace(**weights)
+    dtypes = {key: array.dtype for key, array in weights.items()}
+    if dtype is not None:
+        if dtype_name(dtype) not in DTYPES:
+            raise TypeError(f"Expected dtype to be one of {', '.join(DTYPES)}. Received dtype={dtype!r}.")
+        dtypes = {"dtype": dtype_named(xp, dtype_name(dtype))}
+    shape = as_shape("x_shape", x_shape)
+    if None in shape[1:]:
+        raise ValueError(f"Expected x_shape to be known but for the samples. Received x_shape={x_shape!r}.")
+    sizes = tuple(1 if size is None else size for size in shape)
+    bias_shape = None if bias is None else tuple(bias.shape)
+    job = check(xp, ndim, sizes, kernel.shape, bias_shape, dtypes, transposed=transposed, **(known | options))
+    check_devices(weights)
+    weights = {key: astype(array, job.dtype) for key, array in weights.items()}
+    prepared = backend_of(kernel).prepare(
+        job.geometry,
+        sizes[0],
+        weights["kernel"],
+        job.fused,
+        transposed=job.transposed,
+        channels_last=job.channels_last,
+        dtype=job.dtype,
+        precision=job.precision,
+        algorithm=algorithm,
+    )
+    return Plan(name, sizes, job, weights, prepared)
+
+
+class Plan:
+    """A prepared convolution, made by `plan`. Several threads may call it at once.
+
+    Attributes
+    ----------
+    output_shape : tuple of int or None
+        Shape of the result for the planned input.
+    algorithm : str
+        How it is computed.
+    algorithms : tuple of str
+        All that `plan` would take for this convolution, the chosen one first.
+    workspace_size : int
+        Bytes that a ``workspace=`` must have for the planned number of samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gpuconv
+    >>> plan = gpuconv.plan("conv1d", (1, 100, 2), np.ones((5, 2, 3)), padding="same", activation="relu")
+    >>> out = np.empty(plan.output_shape)
+    >>> plan(np.ones((1, 100, 2)), out=out) is out
+    True
+    >>> print(plan.explain())
+    conv1d: (1, 100, 2) -> (1, 100, 3), kernel (5, 2, 3), float64, channels_last
+    3e+03 multiply-adds, workspace of 0 bytes
+    window GEMM: channels enough for a matrix product
+    """
+
+    def __init__(
+        self, op: str, x_shape: tuple[int, ...], job: Job, weights: dict[str, Array], prepared: Prepared
+    ) -> None:
+        self._op, self._x_shape, self._job, self._weights = op, x_shape, job, weights
+        self._prepared = prepared
+        self.output_shape: Shape | None = made(job, x_shape[0])
+        self.algorithm = prepared.algorithm
+        self.algorithms = prepared.algorithms
+        self.workspace_size = prepared.workspace_size(x_shape[0])
+
+    def __call__(self, x: Array, out: Array | None = None, workspace: Array | None = None) -> Array:
+        """Run the convolution.
+
+        Parameters
+        ----------
+        x : array
+            Of the planned shape, but for the number of samples; of the library, the device and the dtype of
+            the plan.
+        out : array, optional
+            Written and returned: the shape and dtype of the result. Untouched when an error is raised.
+        workspace : array of uint8, optional
+            `workspace_size` bytes or more, its contents lost. With it and `out`, a CUDA plan allocates
+            nothing, unless its activation is one that no kernel has.
+
+        Returns
+        -------
+        array
+
+        Raises
+        ------
+        ValueError, TypeError, NotImplementedError
+            For what was not planned; for an `out` or a workspace that does not fit, or that may share memory
+            with `x`.
+        """
+        arrays = {"x": x, **self._weights, **({} if out is None else {"out": out})}
+        array_namespace(**arrays)
+        if dtype_name(x.dtype) != self._job.dtype:
+            raise TypeError(
+                f"Expected x of {self._job.dtype}, as planned. Received x of {dtype_name(x.dtype)}. "
+                "Cast it, or plan with dtype=."
+            )
+        if tuple(x.shape[1:]) != self._x_shape[1:] or x.ndim != len(self._x_shape):
+            planned = ("samples", *self._x_shape[1:])
+            raise ValueError(
+                f"Expected x of shape ({', '.join(map(str, planned))}), as planned. "
+                f"Received x of shape {tuple(x.shape)}."
+            )
+        check_arrays(self._job, arrays)
+        if out is not None and may_overlap(out, x):
+            raise ValueError(
+                "Expected out to share no memory with x. Received an out that may. "
+                "Leave it away, or call the op: it computes aside and copies."
+            )
+        if workspace is not None:
+            self._check_workspace(workspace, x, arrays)
+        weights = self._weights["kernel"], self._weights.get("bias")
+        how = {"algorithm": self.algorithm, "workspace": workspace}
+        return run(self._job, x, *weights, out, **how)
+
+    def _check_workspace(self, workspace: Array, x: Array, arrays: dict[str, Array]) -> None:
+        array_namespace(**arrays, workspace=workspace)
+        check_devices({"x": x, "workspace": workspace})
+        check_writeable("workspace", workspace)
+        if dtype_name(workspace.dtype) != "uint8" or workspace.ndim != 1:
+            raise TypeError(
+                "Expected workspace of uint8 and 1 dimension. Received workspace of "
+                f"{dtype_name(workspace.dtype)} and shape {tuple(workspace.shape)}."
+            )
+        size = self._prepared.workspace_size(x.shape[0])
+        if workspace.shape[0] < size:
+            raise ValueError(
+                f"Expected workspace of at least {size} bytes for {x.shape[0]} samples. "
+                f"Received workspace of {workspace.shape[0]}."
+            )
+        if any(may_overlap(workspace, array) for array in arrays.values()):
+            raise ValueError(
+                "Expected workspace to share no memory with other arrays. Received one that may."
+            )
+
+    def explain(self) -> str:
+        """What the plan does and why, as text."""
+        job = self._job
+        geometry = job.geometry
+        taps = self._x_shape[0] * math.prod(geometry.in_lengths)
+        multiply_adds = taps * math.prod(self._weights["kernel"].shape)
+        layout = "channels_last" if job.channels_last else "channels_first"
+        kernel = tuple(self._weights["kernel"].shape)
+        return (
+            f"{self._op}: {self._x_shape} -> {self.output_shape}, kernel {kernel}, {job.dtype}, {layout}\n"
+            f"{multiply_adds:.3g} multiply-adds, workspace of {self.workspace_size} bytes\n"
+            f"{self._prepared.explanation}"
+        )
+
+    def warmup(self) -> None:
+        """Do now what the first call would do: compile kernels. Nothing is computed."""
+        self._prepared.warmup()
+
+    def __repr__(self) -> str:
+        shapes = f"{self._x_shape} -> {self.output_shape}"
+        return f"<Plan of {self._op}: {shapes}, {self._job.dtype}, {self.algorithm}>"
