@@ -16,15 +16,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0; 1 if a package is missing or numbers are wrong; 2 for arguments that cannot be
-        used.
+        The exit code: 0; 1 if a package or a GPU is missing or numbers are wrong; 2 for arguments that
+        cannot be used.
     """
     parser = _parser()
     options = parser.parse_args(argv)
     if options.command == "demo":
         return _demo(options)
     if options.command == "doctor":
-        return _doctor()
+        return _doctor(options.compile)
     parser.print_help()
     return 0
 
@@ -56,10 +56,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for the result and the picture; default: gpuconv-demo",
     )
-    commands.add_parser(
+    doctor = commands.add_parser(
         "doctor",
         help="show what is installed, and what to do about what is not",
         description="Show versions, BLAS, GPU and settings, and what to do about each part that is missing.",
+    )
+    doctor.add_argument(
+        "--compile",
+        action="store_true",
+        help="also compile the CUDA kernels for this GPU, so that no first call waits for it",
     )
     return parser
 
@@ -82,10 +87,20 @@ def _demo(options: argparse.Namespace) -> int:
         return 2
 
 
-def _doctor() -> int:
+def _doctor(compiling: bool) -> int:
     from gpuconv import doctor
 
     print(doctor.table(doctor.examine()))
+    if compiling:
+        cupy, finding = doctor.find_gpu()
+        if cupy is None:
+            print(
+                f"gpuconv doctor: no GPU to compile for: {finding.part}: {finding.found} -> {finding.advice}",
+                file=sys.stderr,
+            )
+            return 1
+        print()
+        doctor.compile_kernels(print)
     return 0
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import itertools
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuconv import __version__, config
+from gpuconv.backends.cuda import planner
+from gpuconv.backends.cuda.device import current_device
 
-__all__ = ["Finding", "examine", "find_gpu", "table"]
+__all__ = ["Finding", "compile_kernels", "examine", "find_gpu", "table"]
 
 # Distribution, and what a user without it should know.
 _REQUIRED = {"numpy": "pip install numpy", "array-api-compat": "pip install array-api-compat"}
@@ -34,7 +38,10 @@ _OPTIONAL = {
 _CUPY = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
 _NO_CUPY = 'for an NVIDIA GPU: pip install "gpuconv[cuda12]" or "gpuconv[cuda13]", as its driver supports'
 _BROKEN_CUPY = 'uninstall it, then pip install "gpuconv[cuda12]" or "gpuconv[cuda13]"'
-_NO_DRIVER = "run nvidia-smi; install an NVIDIA driver, and the CuPy for its CUDA version"
+_NO_DRIVER = (
+    "run nvidia-smi; install an NVIDIA driver, and the CuPy for its CUDA version; "
+    "without a GPU: NumPy arrays need neither"
+)
 _THREADS = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -113,6 +120,24 @@ def find_gpu() -> tuple[ModuleType | None, Finding]:
     if not count:
         return None, Finding("GPU", "CUDA reports 0 devices", _NO_DRIVER)
     return cupy, Finding("GPU", f"{count} usable")
+
+
+def compile_kernels(say: Callable[[str], None]) -> None:
+    """Compile the CUDA kernels for the current device of CuPy, which keeps them on disk.
+
+    One module for each algorithm, type, layout and direction. What is compiled on first use all the same:
+    activations in a kernel's epilogue, and 64-bit indices.
+    """
+    device = current_device()
+    limits = planner.limits_of(device)
+    started, count = time.perf_counter(), 0
+    every = planner.instantiations(limits.capability)
+    for (name, dtype), group in itertools.groupby(every, key=lambda each: (each[0].name, each[1].dtype)):
+        for algorithm, call in group:
+            algorithm.function(device, call, False)
+            count += 1
+        say(f"{name}, {dtype}")
+    say(f"{count} kernels for {limits.name} in {time.perf_counter() - started:.0f} s")
 
 
 def _first_line(error: Exception) -> str:

@@ -335,7 +335,7 @@ def pretend(monkeypatch, cupy):
     """Let the launch code take `cupy` for CuPy."""
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(namespace, "_compat_namespace", lambda *_: np)
-    for name in ("_cupy_function", "_cupy_properties"):
+    for name in ("_cupy_function", "_cupy_module", "_cupy_properties"):
         monkeypatch.setattr(cuda_device, name, getattr(cuda_device, name).__wrapped__)
     monkeypatch.setattr(_select, "is_numpy_array", lambda array: not isinstance(array, cupy.ndarray))
     monkeypatch.setattr(_select, "is_cupy_array", lambda array: isinstance(array, cupy.ndarray))

@@ -276,3 +276,43 @@ def test_without_cupy_the_driver_is_asked_itself(answer, found, advice, monkeypa
     finding = doctor._driver()
     assert finding.found == found
     assert advice in finding.advice
+
+
+# --- compiling ahead -----------------------------------------------------------------------------
+
+
+def test_there_must_be_a_gpu_to_compile_for(monkeypatch, capsys):
+    def no_driver():
+        raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+
+    install(monkeypatch, cupy_cuda13x="14.0.1")
+    pose_as_cupy(monkeypatch, getDeviceCount=no_driver)
+    assert main(["doctor", "--compile"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("gpuconv doctor: no GPU to compile for: GPU: not usable: cudaErrorInsufficient")
+    assert "NumPy arrays need neither" in error
+
+
+def test_every_kernel_is_compiled_for_the_device(monkeypatch, capsys):
+    compiled = []
+
+    class Device:
+        name, capability, multiprocessors = "NVIDIA X", (7, 5), 40
+
+        def function(self, source, entry, options):
+            compiled.append((source, entry, options))
+
+    install(monkeypatch, cupy_cuda13x="14.0.1")
+    properties = {"name": b"NVIDIA X", "totalGlobalMem": 1, "major": 7, "minor": 5}
+    versions = {"driverGetVersion": lambda: 13000, "runtimeGetVersion": lambda: 13000}
+    pose_as_cupy(monkeypatch, getDeviceCount=lambda: 1, getDeviceProperties=lambda _: properties, **versions)
+    monkeypatch.setattr(doctor, "current_device", Device)
+    assert main(["doctor", "--compile"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"{len(compiled)} kernels for NVIDIA X in 0 s"
+    assert "direct, complex128" in lines
+    assert len(set(compiled)) == len(compiled)
+    assert not any(entry == "mma_gather" for _, entry, _ in compiled), "that device has no such instructions"
+    Device.capability = (9, 0)
+    doctor.compile_kernels(lambda _: None)
+    assert any(entry == "mma_gather" for _, entry, _ in compiled)

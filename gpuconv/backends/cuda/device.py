@@ -81,9 +81,14 @@ def _cupy_properties(device: int) -> tuple[str, int]:
 
 
 @functools.lru_cache(maxsize=512)
-def _cupy_function(source: str, entry: str, options: tuple[str, ...], device: int) -> Launch:
+def _cupy_module(source: str, options: tuple[str, ...], device: int) -> Any:
     del device  # part of the key: a module belongs to the device that it was loaded on
-    kernel = importlib.import_module("cupy").RawModule(code=source, options=options).get_function(entry)
+    return importlib.import_module("cupy").RawModule(code=source, options=options)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cupy_function(source: str, entry: str, options: tuple[str, ...], device: int) -> Launch:
+    kernel = _cupy_module(source, options, device).get_function(entry)
 
     def launch(grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
         # CuPy passes a struct by value when it is given as a NumPy array of one.

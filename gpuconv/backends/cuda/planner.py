@@ -7,7 +7,9 @@ one multiprocessor in a microsecond, the bytes it moves and the multiply-adds th
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -15,9 +17,10 @@ from gpuconv.backends.cuda.call import Algorithm, Call, Work
 from gpuconv.backends.cuda.device import Device
 from gpuconv.backends.cuda.direct import DIRECT
 from gpuconv.backends.cuda.gather import MMA, TILES
+from gpuconv.geometry import AxisGeometry, ConvGeometry
 from gpuconv.namespace import DTYPES
 
-__all__ = ["ALGORITHMS", "ALIKE", "Limits", "choose", "explain", "limits_of"]
+__all__ = ["ALGORITHMS", "ALIKE", "Limits", "choose", "explain", "instantiations", "limits_of"]
 
 #: All that sum in one order and round alike, so that a choice among them never shows.
 ALIKE = (DIRECT, *TILES)
@@ -94,6 +97,21 @@ def _named(call: Call, limits: Limits, name: str) -> Algorithm:
             return algorithm
     names = ", ".join(repr(algorithm.name) for algorithm in ALGORITHMS)
     raise ValueError(f"Expected algorithm to be None or one of {names}. Received algorithm={name!r}.")
+
+
+def instantiations(capability: tuple[int, int]) -> Iterator[tuple[Algorithm, Call]]:
+    """Every algorithm with a call for each type, layout and direction that it runs on such a device.
+
+    Each is a module of its own. Left out are the activations, and 64-bit indices.
+    """
+    axis = AxisGeometry(4, 2, 1, 0, 0, 8, 18)
+    geometry = ConvGeometry((axis,), in_channels=4, filters=4, groups=1)
+    for algorithm, dtype, transposed, channels_last in itertools.product(
+        ALGORITHMS, DTYPES, (True, False), (True, False)
+    ):
+        call = Call(geometry, 1, transposed, channels_last, dtype, "tf32")
+        if not algorithm.refuses(call, capability):
+            yield algorithm, call
 
 
 def explain(call: Call, limits: Limits, chosen: str) -> str:
