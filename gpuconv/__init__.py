@@ -20,10 +20,20 @@ from gpuconv.ops import (
     output_shape,
     plan,
     solve,
+    vjp,
 )
 
 if TYPE_CHECKING:
-    from gpuconv import activations, constraints, initializers, layers, regularizers
+    from gpuconv import (
+        activations,
+        callbacks,
+        constraints,
+        initializers,
+        layers,
+        losses,
+        optimizers,
+        regularizers,
+    )
 
 __version__ = "0.1.0"
 
@@ -31,6 +41,7 @@ __all__ = [
     "Plan",
     "Setting",
     "activations",
+    "callbacks",
     "config",
     "constraints",
     "conv1d",
@@ -41,10 +52,13 @@ __all__ = [
     "conv3d_transpose",
     "initializers",
     "layers",
+    "losses",
+    "optimizers",
     "output_shape",
     "plan",
     "regularizers",
     "solve",
+    "vjp",
 ]
 
 

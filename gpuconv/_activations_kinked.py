@@ -12,6 +12,8 @@ from gpuconv._typing import Array, Namespace
 from gpuconv.namespace import is_numpy_array
 
 __all__ = [
+    "SELU_ALPHA",
+    "SELU_SCALE",
     "at_least",
     "celu",
     "clip",
@@ -31,8 +33,8 @@ __all__ = [
 ]
 
 # Klambauer et al. 2017: the fixed point at mean 0 and variance 1.
-_SELU_ALPHA = 1.6732632423543772
-_SELU_SCALE = 1.0507009873554805
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
 
 
 def relu(
@@ -55,6 +57,8 @@ def relu(
     >>> relu(np.asarray([-4.0, 0.5, 9.0]), negative_slope=0.25, max_value=6.0)
     array([-1. ,  0.5,  6. ])
     """
+    if negative_slope and max_value is None and threshold == 0:
+        return leaky_relu(x, negative_slope)  # as in Keras: so the derivative at 0 is 1 here too
     xp, wide = widen("relu", x)
     y = at_least(xp, wide, 0.0) if threshold == 0 else xp.where(wide <= threshold, 0.0, wide)
     if max_value is not None:
@@ -172,7 +176,7 @@ def selu(x: Array) -> Array:
     array([-1.1113,  2.1014])
     """
     xp, wide = widen("selu", x)
-    return narrow(xp, _SELU_SCALE * _elu(xp, wide, _SELU_ALPHA, 1.0), x.dtype)
+    return narrow(xp, SELU_SCALE * _elu(xp, wide, SELU_ALPHA, 1.0), x.dtype)
 
 
 def sparse_plus(x: Array) -> Array:

@@ -17,9 +17,11 @@ __all__ = [
     "erfc",
     "exponential",
     "gelu",
+    "log1p_exp",
     "log_sigmoid",
     "logistic",
     "mish",
+    "normal_share",
     "sigmoid",
     "silu",
     "softplus",
@@ -79,7 +81,7 @@ def softplus(x: Array) -> Array:
     array([3.133e-01, 6.931e-01, 1.000e+03])
     """
     xp, wide = widen("softplus", x)
-    return narrow(xp, _softplus(xp, wide), x.dtype)
+    return narrow(xp, log1p_exp(xp, wide), x.dtype)
 
 
 def softsign(x: Array) -> Array:
@@ -213,7 +215,7 @@ def log_sigmoid(x: Array) -> Array:
     array([-1.000e+03, -6.931e-01])
     """
     xp, wide = widen("log_sigmoid", x)
-    return narrow(xp, -_softplus(xp, -wide), x.dtype)
+    return narrow(xp, -log1p_exp(xp, -wide), x.dtype)
 
 
 def silu(x: Array) -> Array:
@@ -261,9 +263,7 @@ def gelu(x: Array, approximate: bool = False) -> Array:
         near = clip(xp, wide, -30.0, 30.0)
         share = logistic(xp, 2 * math.sqrt(2 / math.pi) * (near + 0.044715 * near**3))
     else:
-        negative = wide < 0
-        tail = 0.5 * erfc(xp, xp.where(negative, -wide, wide) * math.sqrt(0.5))
-        share = xp.where(negative, tail, 1.0 - tail)
+        share = normal_share(xp, wide)
     return narrow(xp, wide * share, x.dtype)
 
 
@@ -285,7 +285,7 @@ def mish(x: Array) -> Array:
     array([-0.3034,  1.944 ])
     """
     xp, wide = widen("mish", x)
-    return narrow(xp, wide * xp.tanh(_softplus(xp, wide)), x.dtype)
+    return narrow(xp, wide * xp.tanh(log1p_exp(xp, wide)), x.dtype)
 
 
 def exponential(x: Array) -> Array:
@@ -319,7 +319,15 @@ def logistic(xp: Namespace, x: Array) -> Array:
     return xp.where(positive, 1.0, decay) / (1.0 + decay)
 
 
-def _softplus(xp: Namespace, x: Array) -> Array:
+def normal_share(xp: Namespace, x: Array) -> Array:
+    """``P(X <= x)``, X standard normal."""
+    negative = x < 0
+    tail = 0.5 * erfc(xp, xp.where(negative, -x, x) * math.sqrt(0.5))
+    return xp.where(negative, tail, 1.0 - tail)
+
+
+def log1p_exp(xp: Namespace, x: Array) -> Array:
+    """``log(1 + exp(x))`` of `x` in its working type."""
     # At 0 at_least has derivative 0, so the other term has to come from the left: 1 / 2.
     folded = -xp.abs(x) if is_numpy_array(x) else xp.where(x > 0, -x, x)
     return at_least(xp, x, 0.0) + xp.log1p(xp.exp(folded))

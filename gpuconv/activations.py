@@ -3,20 +3,21 @@
 The catalogue, the parameters, their defaults and the formulas are those of Keras 3
 (``keras.activations``). Each function keeps shape and dtype. Half types are computed in float32 and
 rounded once. No intermediate overflows, so only `exponential`, whose own value can, may warn.
-This module holds the catalogue and the functions along an axis; the elementwise ones are written in
-`gpuconv._activations_kinked` and `gpuconv._activations_smooth`.
+This module holds the catalogue. The functions are written in `gpuconv._activations_kinked`,
+`gpuconv._activations_smooth` and `gpuconv._activations_along_axis`, their derivatives in
+`gpuconv._activations_pullbacks`.
 """
 
 from __future__ import annotations
 
 import functools
-import math
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gpuconv._activations_along_axis import check_axis, glu, halved, log_softmax, softmax, sparsemax
 from gpuconv._activations_kinked import (
     celu,
-    clip,
     elu,
     hard_shrink,
     hard_sigmoid,
@@ -31,11 +32,11 @@ from gpuconv._activations_kinked import (
     sparse_sigmoid,
     threshold,
 )
+from gpuconv._activations_pullbacks import PULLBACKS
 from gpuconv._activations_smooth import (
     exponential,
     gelu,
     log_sigmoid,
-    logistic,
     mish,
     sigmoid,
     silu,
@@ -47,6 +48,7 @@ from gpuconv._activations_smooth import (
 )
 from gpuconv._catalogue import Catalogue, narrow, widen
 from gpuconv._typing import Array, Shape
+from gpuconv.namespace import array_namespace, dtype_name
 
 __all__ = [
     "celu",
@@ -67,6 +69,7 @@ __all__ = [
     "log_softmax",
     "mish",
     "output_shape",
+    "pullback",
     "relu",
     "relu6",
     "selu",
@@ -102,121 +105,6 @@ def linear(x: Array) -> Array:
     array([-1.,  2.])
     """
     return x
-
-
-def softmax(x: Array, axis: int = -1) -> Array:
-    """``exp(x) / sum(exp(x))`` along `axis`.
-
-    Source of the definition: Keras 3 ``keras.activations.softmax``. In the channels_first layout the
-    default axis is the last spatial one, as in Keras.
-
-    Raises
-    ------
-    ValueError
-        If x has no such axis.
-    TypeError
-        If x is not floating-point.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from gpuconv.activations import softmax
-    >>> softmax(np.log(np.asarray([1.0, 3.0]))).round(4)
-    array([0.25, 0.75])
-    """
-    xp, wide = widen("softmax", x)
-    _check_axis(tuple(x.shape), axis)
-    powers = xp.exp(wide - xp.max(wide, axis=axis, keepdims=True))
-    return narrow(xp, powers / xp.sum(powers, axis=axis, keepdims=True), x.dtype)
-
-
-def log_softmax(x: Array, axis: int = -1) -> Array:
-    """``log(softmax(x))`` along `axis`.
-
-    Source of the definition: Keras 3 ``keras.activations.log_softmax``.
-
-    Raises
-    ------
-    ValueError
-        If x has no such axis.
-    TypeError
-        If x is not floating-point.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from gpuconv.activations import log_softmax
-    >>> log_softmax(np.asarray([0.0, 1000.0]))
-    array([-1000.,     0.])
-    """
-    xp, wide = widen("log_softmax", x)
-    _check_axis(tuple(x.shape), axis)
-    shifted = wide - xp.max(wide, axis=axis, keepdims=True)
-    return narrow(xp, shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True)), x.dtype)
-
-
-def sparsemax(x: Array, axis: int = -1) -> Array:
-    """``max(x - tau, 0)`` along `axis`, tau such that it sums to 1: x's projection on the simplex.
-
-    Source of the definition: Keras 3 ``keras.activations.sparsemax``; Martins and Astudillo 2016.
-    The numbers are the paper's: Keras' own (3.15) sum to 1 only where a single entry is left.
-
-    Raises
-    ------
-    ValueError
-        If x has no such axis.
-    TypeError
-        If x is not floating-point.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from gpuconv.activations import sparsemax
-    >>> sparsemax(np.asarray([1.0, 0.5, -1.0]))
-    array([0.75, 0.25, 0.  ])
-    """
-    xp, wide = widen("sparsemax", x)
-    _check_axis(tuple(x.shape), axis)
-    # A common shift changes nothing but the size of the sums.
-    wide = wide - xp.max(wide, axis=axis, keepdims=True)
-    ordered = xp.sort(wide, axis=axis, descending=True)
-    sums = xp.cumulative_sum(ordered, axis=axis)
-    rank = xp.cumulative_sum(xp.ones_like(ordered), axis=axis)
-    inside = rank * ordered > sums - 1
-    # The largest is always inside, unless a NaN makes every comparison false.
-    size = xp.where(
-        xp.any(inside, axis=axis, keepdims=True),
-        xp.sum(xp.astype(inside, wide.dtype), axis=axis, keepdims=True),
-        1.0,
-    )
-    tau = (xp.sum(xp.where(inside, ordered, 0.0), axis=axis, keepdims=True) - 1) / size
-    return narrow(xp, clip(xp, wide - tau, 0.0, math.inf), x.dtype)
-
-
-def glu(x: Array, axis: int = -1) -> Array:
-    """``a * sigmoid(b)``, a and b being the halves of x along `axis`, which is halved.
-
-    Source of the definition: Keras 3 ``keras.activations.glu``; Dauphin et al. 2017.
-
-    Raises
-    ------
-    ValueError
-        If x has no such axis, or its length is odd.
-    TypeError
-        If x is not floating-point.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from gpuconv.activations import glu
-    >>> glu(np.asarray([3.0, 5.0, 0.0, 0.0]))
-    array([1.5, 2.5])
-    """
-    xp, wide = widen("glu", x)
-    half = _halved(tuple(x.shape), axis)[axis]
-    before = (slice(None),) * (axis % wide.ndim)
-    a, b = wide[(*before, slice(0, half), ...)], wide[(*before, slice(half, None), ...)]
-    return narrow(xp, a * logistic(xp, b), x.dtype)
 
 
 swish = silu
@@ -323,8 +211,8 @@ def output_shape(activation: Any, shape: Shape) -> Shape | None:
     function = _function(activation)
     if function in (softmax, log_softmax, sparsemax, glu):
         axis = getattr(activation, "keywords", {}).get("axis", -1)
-        _check_axis(shape, axis)
-        return _halved(shape, axis) if function is glu else shape
+        check_axis(shape, axis)
+        return halved(shape, axis) if function is glu else shape
     return shape if function in _CATALOGUE.canonical.values() else None
 
 
@@ -345,25 +233,74 @@ def supports_complex(activation: Any) -> bool:
     return analytic or function not in _CATALOGUE.canonical.values()
 
 
+def pullback(activation: Any, x: Array, y: Array, dy: Array) -> Array:
+    """The cotangent of x, where `dy` is that of ``y = activation(x)``: what a training step passes back.
+
+    ``dx[i] = sum(dy[j] * conj(d y[j] / d x[i]) for all j)``. For complex x this is the gradient as torch
+    has it: the steepest ascent. At a kink the derivative is that of Keras where its backends agree, so
+    relu's at 0 is 0; where they do not and one side is flat, it is 0 too.
+
+    Parameters
+    ----------
+    activation : str, dict or callable
+        Whatever `get` takes. A callable from elsewhere is asked for its own ``pullback(x, y, dy)``.
+    x : array
+        Floating-point; complex too where `supports_complex`. Half types are computed in float32.
+    y, dy : array
+        The activation's output and its cotangent, of one shape, and of the library and dtype of x.
+
+    Returns
+    -------
+    array
+        The cotangent of x, of the shape and dtype of x.
+
+    Raises
+    ------
+    NotImplementedError
+        If `activation` is a callable from elsewhere that has no ``pullback``.
+    ValueError
+        If y or dy is not of the shape that `activation` makes of x, or x has no such axis.
+    TypeError
+        If x is of no such dtype, or y or dy of another dtype or library than x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import activations
+    >>> x = np.asarray([-1.0, 0.0, 2.0])
+    >>> activations.pullback("relu", x, activations.relu(x), np.ones(3))
+    array([0., 0., 1.])
+    """
+    activation = get(activation)
+    function = _function(activation)
+    if function not in _CATALOGUE.canonical.values():
+        if not hasattr(activation, "pullback"):
+            raise NotImplementedError(
+                f"Expected an activation whose derivative is known. Received activation={activation!r}. "
+                "Name one of the catalogue, or give the callable a method pullback(x, y, dy)."
+            )
+        return activation.pullback(x, y, dy)
+    array_namespace(x=x, y=y, dy=dy)
+    name = function.__name__
+    xp, wide = widen(name, x, accept_complex=supports_complex(function))
+    shape = output_shape(activation, tuple(x.shape))
+    for role, array in (("y", y), ("dy", dy)):
+        if tuple(array.shape) != shape:
+            raise ValueError(f"Expected {role} of shape {shape}. Received {role} of {tuple(array.shape)}.")
+        if dtype_name(array.dtype) != dtype_name(x.dtype):
+            raise TypeError(
+                f"Expected {role} of x's dtype {dtype_name(x.dtype)}. Received {role} of "
+                f"{dtype_name(array.dtype)}. Cast it first."
+            )
+    given = inspect.signature(activation).bind(x)
+    given.apply_defaults()
+    parameters = dict(list(given.arguments.items())[1:])
+    wide_y, wide_dy = (xp.astype(array, wide.dtype, copy=False) for array in (y, dy))
+    return narrow(xp, PULLBACKS[name](xp, wide, wide_y, wide_dy, **parameters), x.dtype)
+
+
 def _function(activation: Any) -> Any:
     return activation.func if isinstance(activation, functools.partial) else activation
-
-
-def _halved(shape: Shape, axis: int) -> Shape:
-    _check_axis(shape, axis)
-    length = shape[axis]
-    if length is None:
-        return shape
-    if length % 2:
-        raise ValueError(
-            f"Expected glu to be given an even length along its axis. Received {axis=} with {shape=}."
-        )
-    return tuple(length // 2 if i == axis % len(shape) else n for i, n in enumerate(shape))
-
-
-def _check_axis(shape: Shape, axis: int) -> None:
-    if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"Expected axis to be one of the array's. Received {axis=}, {shape=}.")
 
 
 _CATALOGUE = Catalogue(

@@ -1,7 +1,8 @@
 """Penalties on weights and outputs. The numbers are Keras 3's.
 
 Each is called with an array and returns a 0-d array of the same library, in the array's real type;
-for half types in float32, because a sum over a kernel leaves float16's range early.
+for half types in float32, because a sum over a kernel leaves float16's range early. The gradients have
+the shape and dtype of the array; for complex ones they are as torch has them, the steepest ascent.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuconv._catalogue import Catalogue, Configured, checked, narrow, non_negative, one_of, widen
-from gpuconv._typing import Array
+from gpuconv._typing import Array, Namespace
 
-__all__ = ["L1", "L1L2", "L2", "OrthogonalRegularizer", "get", "serialize"]
+__all__ = ["L1", "L1L2", "L2", "OrthogonalRegularizer", "get", "gradient", "serialize"]
 
 # Keras' backend.epsilon(): the shortest row that is still scaled to length 1.
 _EPSILON = 1e-7
@@ -55,6 +56,10 @@ class L1(Configured):
         """Penalty of `x`, as a 0-d array."""
         return _penalty("L1", x, self.l1, 0.0)
 
+    def gradient(self, x: Array) -> Array:
+        """``l1 * sign(x)``, 0 at 0. Complex x: ``l1 * x / |x|``."""
+        return _penalty_gradient("L1", x, self.l1, 0.0)
+
 
 @dataclass(frozen=True)
 class L2(Configured):
@@ -87,6 +92,10 @@ class L2(Configured):
     def __call__(self, x: Array) -> Array:
         """Penalty of `x`, as a 0-d array."""
         return _penalty("L2", x, 0.0, self.l2)
+
+    def gradient(self, x: Array) -> Array:
+        """``2 * l2 * x``."""
+        return _penalty_gradient("L2", x, 0.0, self.l2)
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,10 @@ class L1L2(Configured):
     def __call__(self, x: Array) -> Array:
         """Penalty of `x`, as a 0-d array."""
         return _penalty("L1L2", x, self.l1, self.l2)
+
+    def gradient(self, x: Array) -> Array:
+        """``l1 * sign(x) + 2 * l2 * x``."""
+        return _penalty_gradient("L1L2", x, self.l1, self.l2)
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,29 @@ class OrthogonalRegularizer(Configured):
 
     def __call__(self, x: Array) -> Array:
         """Penalty of `x`, as a 0-d array."""
+        xp, rows, _, _ = self._scaled_rows(x)
+        products = xp.abs(rows @ _conj(xp, rows).T)
+        # The matrix is symmetric: above its diagonal each pair is once.
+        penalty = self.factor * xp.sum(xp.triu(products, k=1)) / _pairs(rows)
+        return narrow(xp, penalty, products.dtype)
+
+    def gradient(self, x: Array) -> Array:
+        """For row u: ``factor / pairs * sum(sign(u . v) * v)``, less its part along u, over u's length.
+
+        u and v being rows scaled to length 1; the sum is over all other rows v. That part stays where u is
+        shorter than 1e-7. A pair that is orthogonal adds nothing.
+        """
+        xp, rows, lengths, short = self._scaled_rows(x)
+        signs = _sign(xp, rows @ _conj(xp, rows).T)
+        # A row's sign with itself is 1, but it is no pair.
+        pull = self.factor * (signs @ rows - rows) / _pairs(rows)
+        products = xp.real(pull * _conj(xp, rows)) if _is_complex(xp, rows) else pull * rows
+        along = xp.sum(products, axis=1, keepdims=True)
+        pull = (pull - xp.where(short, 0.0, along) * rows) / lengths
+        return narrow(xp, pull if self.mode == "rows" else pull.T, x.dtype)
+
+    def _scaled_rows(self, x: Array) -> tuple[Namespace, Array, Array, Array]:
+        """The namespace of `x`, its vectors as rows of length 1, what divided them, which were too short."""
         xp, wide = widen("OrthogonalRegularizer", x, accept_complex=True)
         if wide.ndim != 2:
             raise ValueError(
@@ -167,13 +203,9 @@ class OrthogonalRegularizer(Configured):
             )
         rows = wide if self.mode == "rows" else wide.T
         norms = xp.sqrt(_square_sum(xp, rows, axis=1))
-        rows = rows / xp.where(norms < _EPSILON, _EPSILON, norms)
-        conjugate = xp.conj(rows) if xp.isdtype(rows.dtype, "complex floating") else rows
-        products = xp.abs(rows @ conjugate.T)
-        count = rows.shape[0]
-        # The matrix is symmetric: above its diagonal each pair is once.
-        penalty = self.factor * xp.sum(xp.triu(products, k=1)) / max(1, count * (count - 1) // 2)
-        return narrow(xp, penalty, products.dtype)
+        short = norms < _EPSILON
+        lengths = xp.where(short, _EPSILON, norms)
+        return xp, rows / lengths, lengths, short
 
 
 def get(identifier: Any) -> Any:
@@ -214,8 +246,56 @@ def serialize(regularizer: Any) -> Any:
     return _CATALOGUE.serialize(regularizer)
 
 
-def _square_sum(xp: Any, x: Array, axis: int | None = None) -> Array:
-    squares = xp.real(x) ** 2 + xp.imag(x) ** 2 if xp.isdtype(x.dtype, "complex floating") else x * x
+def gradient(regularizer: Any, x: Array) -> Array:
+    """The gradient of the penalty `regularizer` on `x`: an array of the shape and dtype of `x`.
+
+    Raises
+    ------
+    NotImplementedError
+        If `regularizer` is a callable from elsewhere that has no method ``gradient(x)``.
+    ValueError, TypeError
+        If `x` is no array that the regularizer is defined for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from gpuconv import regularizers
+    >>> regularizers.gradient("l2", np.asarray([1.0, -3.0]))
+    array([ 0.02, -0.06])
+    """
+    member = get(regularizer)
+    if not hasattr(member, "gradient"):
+        raise NotImplementedError(
+            f"Expected a regularizer whose gradient is known. Received regularizer={regularizer!r}. "
+            "Name one of the catalogue, or give the callable a method gradient(x)."
+        )
+    return member.gradient(x)
+
+
+def _pairs(rows: Array) -> int:
+    """How many pairs of rows there are; 1 for a single row, whose sums over pairs are 0."""
+    count = rows.shape[0]
+    return max(1, count * (count - 1) // 2)
+
+
+def _is_complex(xp: Namespace, x: Array) -> bool:
+    return xp.isdtype(x.dtype, "complex floating")
+
+
+def _conj(xp: Namespace, x: Array) -> Array:
+    return xp.conj(x) if _is_complex(xp, x) else x
+
+
+def _sign(xp: Namespace, x: Array) -> Array:
+    """``x / |x|``, 0 at 0. array-api-compat's own divides 0 by 0 on the way, where x is complex."""
+    if not _is_complex(xp, x):
+        return xp.sign(x)
+    modulus = xp.abs(x)
+    return x / xp.where(modulus == 0, 1.0, modulus)
+
+
+def _square_sum(xp: Namespace, x: Array, axis: int | None = None) -> Array:
+    squares = xp.real(x) ** 2 + xp.imag(x) ** 2 if _is_complex(xp, x) else x * x
     return xp.sum(squares, axis=axis, keepdims=axis is not None)
 
 
@@ -229,6 +309,14 @@ def _penalty(owner: str, x: Array, l1: float, l2: float) -> Array:
         terms.append(l2 * _square_sum(xp, wide))
     total = sum(terms[1:], start=terms[0]) if terms else xp.sum(xp.zeros_like(xp.abs(wide)))
     return narrow(xp, total, total.dtype)
+
+
+def _penalty_gradient(owner: str, x: Array, l1: float, l2: float) -> Array:
+    xp, wide = widen(owner, x, accept_complex=True)
+    terms = [l1 * _sign(xp, wide)] if l1 else []
+    if l2:
+        terms.append(2 * l2 * wide)
+    return narrow(xp, sum(terms[1:], start=terms[0]) if terms else xp.zeros_like(wide), x.dtype)
 
 
 _CATALOGUE = Catalogue(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpuconv.namespace import dtype_name, to_numpy
-from gpuconv.regularizers import L1, L1L2, L2, OrthogonalRegularizer, get
+from gpuconv.regularizers import L1, L1L2, L2, OrthogonalRegularizer, get, gradient
 
 X = np.asarray([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
 ALL = [
@@ -127,6 +127,99 @@ def test_autodiff():
 
 def test_empty():
     assert L1L2(0.5, 0.5)(np.zeros((0, 3))) == 0
+    assert L1L2(0.5, 0.5).gradient(np.zeros((0, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("regularizer", ALL, ids=repr)
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_gradient_equals_the_difference_quotient(regularizer, kind):
+    rng = np.random.default_rng(4)
+    for shape in ((2, 3), (5, 4), (1, 3), (4, 1)):
+        x = rng.normal(size=shape) + (1j * rng.normal(size=shape) if kind == "complex" else 0)
+        got = regularizer.gradient(x)
+        assert (got.shape, got.dtype) == (x.shape, x.dtype)
+        step = 2.0**-17
+        for index in np.ndindex(shape):
+            for way, part in ((1, np.real), (1j, np.imag))[: 1 + (kind == "complex")]:
+                moved = np.zeros_like(x)
+                moved[index] = way * step
+                expected = (regularizer(x + moved) - regularizer(x - moved)) / (2 * step)
+                # step**2 = 6e-11 times a third derivative, and roundings of a penalty below 30 over step.
+                np.testing.assert_allclose(part(got[index]), expected, rtol=1e-7, atol=2e-8)
+
+
+def test_gradient_by_hand():
+    np.testing.assert_array_equal(L1(0.5).gradient(X), 0.5 * np.sign(X))  # 0 at 0
+    np.testing.assert_array_equal(L2(0.25).gradient(X), 0.5 * X)
+    np.testing.assert_array_equal(L1L2(0.5, 0.25).gradient(X), 0.5 * np.sign(X) + 0.5 * X)
+    np.testing.assert_array_equal(L1L2().gradient(X), 0 * X)
+    np.testing.assert_allclose(L1(1.0).gradient(np.asarray([3 + 4j, 0])), [0.6 + 0.8j, 0], rtol=1e-15)
+    # An infinite weight has no say in a sum that is not taken.
+    np.testing.assert_array_equal(L1L2(l1=0.5).gradient(np.asarray([np.inf, -np.inf])), [0.5, -0.5])
+
+
+def test_orthogonal_gradient_edge_cases():
+    assert np.all(OrthogonalRegularizer().gradient(X[:1]) == 0)  # one row has no pairs
+    assert np.all(OrthogonalRegularizer().gradient(np.eye(3)) == 0)
+    assert np.all(OrthogonalRegularizer(1.0).gradient(np.zeros((3, 4))) == 0)
+    # A row shorter than 1e-7 is divided by 1e-7, which does not depend on it.
+    got = OrthogonalRegularizer(1.0).gradient(np.asarray([[1e-9, 0.0], [1.0, 0.0]], np.float32))
+    np.testing.assert_allclose(got, [[1e7, 0], [0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("regularizer", ALL, ids=repr)
+def test_gradient_equals_keras(keras, regularizer):
+    jax = pytest.importorskip("jax", reason="needs JAX")
+    x = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
+    theirs = getattr(keras.regularizers, type(regularizer).__name__)(**regularizer.get_config())
+    expected = np.asarray(jax.grad(theirs)(jax.numpy.asarray(x)))
+    np.testing.assert_allclose(regularizer.gradient(x), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("regularizer", [r for r in ALL if r != L1L2()], ids=repr)
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_gradient_equals_torchs_autograd(regularizer, kind):
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(5, 4)) + (1j * rng.normal(size=(5, 4)) if kind == "complex" else 0)
+    x[1, 2] = 0
+    given = torch.tensor(x, requires_grad=True)
+    (expected,) = torch.autograd.grad(regularizer(given), given)
+    np.testing.assert_allclose(regularizer.gradient(x), expected.numpy(), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+def test_gradient_in_every_library(xp, dtype):
+    x = X.astype(dtype)
+    given = xp.tensor(x) if xp.__name__ == "torch" else xp.asarray(x)
+    for regularizer in ALL:
+        got = gradient(regularizer, given)
+        assert type(got) is type(given)
+        assert (dtype_name(got.dtype), tuple(got.shape)) == (dtype, X.shape)
+        eps = np.finfo(dtype).eps
+        np.testing.assert_allclose(to_numpy(got), regularizer.gradient(X), rtol=8 * eps, atol=8 * eps)
+
+
+@pytest.mark.parametrize("regularizer", ALL, ids=repr)
+def test_gradient_of_half_types_is_computed_in_float32(regularizer):
+    x = np.random.default_rng(6).normal(0, 200, (30, 40)).astype(np.float16)  # whose squares overflow
+    got = regularizer.gradient(x)
+    assert got.dtype == np.float16
+    np.testing.assert_array_equal(got, regularizer.gradient(x.astype(np.float32)).astype(np.float16))
+
+
+def test_gradient_of_a_callable_from_elsewhere():
+    class Squares:
+        def __call__(self, x):
+            return (x * x).sum()
+
+        def gradient(self, x):
+            return 2 * x
+
+    np.testing.assert_array_equal(gradient(Squares(), X), 2 * X)
+    np.testing.assert_array_equal(gradient({"class_name": "L2", "config": {"l2": 0.5}}, X), X)
+    with pytest.raises(NotImplementedError, match=r"Received regularizer=.*a method gradient\(x\)"):
+        gradient(lambda x: x.sum(), X)
 
 
 @pytest.mark.parametrize("cls", [L1, L2, L1L2, OrthogonalRegularizer])
@@ -147,5 +240,6 @@ def test_errors():
     with pytest.raises(ValueError, match=r"array of rank 2. Received shape=\(2, 2, 2\)"):
         OrthogonalRegularizer()(np.zeros((2, 2, 2)))
     for regularizer in ALL:
-        with pytest.raises(TypeError, match=r"Received dtype=int64. Cast it first"):
-            regularizer(np.ones((2, 2), np.int64))
+        for function in (regularizer, regularizer.gradient):
+            with pytest.raises(TypeError, match=r"Received dtype=int64. Cast it first"):
+                function(np.ones((2, 2), np.int64))

@@ -28,9 +28,14 @@ ORDER = [
     "initializers",
     "_activations_kinked",
     "_activations_smooth",
+    "_activations_along_axis",
+    "_activations_pullbacks",
     "activations",
     "regularizers",
     "constraints",
+    "optimizers",
+    "losses",
+    "callbacks",
     # 3: one way to run a geometry on one kind of array
     "backends",
     "backends.prepared",
@@ -50,15 +55,28 @@ ORDER = [
     "ops.conv",
     "ops.conv_transpose",
     "ops.plan",
+    "ops.gradients",
     "ops",
     # 5: state
+    "layers._arguments",
+    "layers.parameter",
     "layers.base",
     "layers.base_conv",
     "layers.conv",
     "layers.conv_transpose",
     "layers.core",
+    "layers.training",
     "layers.sequential",
     "layers",
+    # 7: other systems' words
+    "dialects._matlab_dlarray",
+    "dialects._matlab_dltranspconv",
+    "dialects._matlab_properties",
+    "dialects._matlab_layer",
+    "dialects._matlab_update",
+    "dialects.matlab",
+    "dialects.r",
+    "dialects",
     # 7: for people
     "",
     "doctor",
@@ -152,9 +170,19 @@ def test_a_numpy_user_loads_no_optional_package(use):
     assert loaded.isdisjoint(OPTIONAL)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "ops", "layers", "activations", "initializers", "regularizers", "constraints", "config"]
-)
+def test_importing_the_package_loads_no_dialect():
+    code = (
+        "import gpuconv, sys; print(*(name for name in sys.modules if name.startswith('gpuconv.dialects')))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
+
+
+PUBLIC = ["", "ops", "layers", "activations", "initializers", "regularizers", "constraints", "optimizers"]
+PUBLIC += ["losses", "callbacks", "config", "dialects.matlab", "dialects.r"]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_exist_and_are_documented(name):
     module = importlib.import_module(f"gpuconv.{name}".rstrip("."))
     assert len(set(module.__all__)) == len(module.__all__)
@@ -165,8 +193,8 @@ def test_public_names_exist_and_are_documented(name):
             assert ">>>" in thing.__doc__, public
 
 
-# Their use is in the example of solve and of image_data_format.
-SHOWN_ELSEWHERE = ("Setting", "set_image_data_format", "standardize_data_format")
+# Their use is in the example of solve, of image_data_format and of SGD.
+SHOWN_ELSEWHERE = ("Setting", "Optimizer", "set_image_data_format", "standardize_data_format")
 
 
 def test_dir_lists_what_is_loaded_on_demand():

@@ -17,7 +17,7 @@ from gpuconv.geometry import ConvGeometry
 from gpuconv.namespace import HALF_DTYPES, array_namespace, device_of, dtype_named, indices, library
 from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phases
 
-__all__ = ["conv", "conv_transpose", "prepare"]
+__all__ = ["conv", "conv_transpose", "kernel_gradient", "prepare"]
 
 #: Products sum over this many terms at a time where there are enough taps ...
 _TERMS = 256
@@ -88,6 +88,45 @@ def prepare(
     """Say how a convolution would be computed: there is one way."""
     del geometry, samples, activation, transposed, channels_last, dtype, precision
     return only("array API", f"products and sums of {library(kernel)}'s own", algorithm)
+
+
+def kernel_gradient(
+    geometry: ConvGeometry,
+    x: Array,
+    dy: Array,
+    *,
+    channels_last: bool,
+    dtype: str,
+    transposed: bool,
+) -> Array:
+    """The kernel's cotangent. Arguments are those of `backends.numpy_.kernel_gradient`."""
+    xp, ndim, groups = array_namespace(x=x), len(geometry.axes), geometry.groups
+    working = dtype_named(xp, "float32" if dtype in HALF_DTYPES else dtype)
+    if dtype.startswith("complex"):
+        x = xp.conj(x)
+    split = []
+    for array in (dy, x) if transposed else (x, dy):
+        last = array if channels_last else xp.permute_dims(array, (0, *range(2, ndim + 2), 1))
+        shape = (*last.shape[:-1], groups, last.shape[-1] // groups)
+        split.append(xp.astype(xp.reshape(last, shape), working))
+    long, short = split
+    phases = tuple(map(conv_phases, geometry.axes))
+    starts = []
+    for axis, axis_phases in enumerate(phases, start=1):
+        before, after = rows_outside(axis_phases, long.shape[axis])
+        long = _zero_padded(xp, long, axis, before, after)
+        starts.append(before)
+    (chosen,) = itertools.product(*phases)
+    count = math.prod(short.shape[:-2])
+    width, depth = long.shape[-1], short.shape[-1]
+    rows = xp.permute_dims(xp.reshape(short, (count, groups, depth)), (1, 0, 2))
+    parts = []
+    for tap in itertools.product(*(range(phase.terms) for phase in chosen)):
+        read = xp.reshape(_rows_of_tap(long, chosen, starts, tap), (count, groups, width))
+        parts.append(xp.matmul(xp.permute_dims(read, (1, 2, 0)), rows))
+    total = xp.permute_dims(xp.stack(parts), (0, 2, 1, 3))  # (taps, width, groups, depth)
+    taps = (axis.kernel for axis in geometry.axes)
+    return xp.astype(xp.reshape(total, (*taps, width, groups * depth)), dtype_named(xp, dtype))
 
 
 def _deliver(result: Array, out: Array | None) -> Array:

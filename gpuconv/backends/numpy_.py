@@ -23,7 +23,7 @@ from gpuconv.geometry import ConvGeometry
 from gpuconv.namespace import HALF_DTYPES, may_overlap
 from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phases
 
-__all__ = ["conv", "conv_transpose", "prepare"]
+__all__ = ["conv", "conv_transpose", "kernel_gradient", "prepare"]
 
 #: Elements of one block's window and result: 1 MiB of float32, half of a common L2 cache.
 _BLOCK = 1 << 18
@@ -319,6 +319,47 @@ def _overlap_add(
         beyond = axis.crop_left + axis.out_length - done
         if beyond > 0:
             store(samples, done, np.zeros((count, beyond, groups, width), matrix.dtype))
+
+
+# --- the gradient of the kernel ------------------------------------------------------------------
+
+
+def kernel_gradient(
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    dy: np.ndarray,
+    *,
+    channels_last: bool,
+    dtype: str,
+    transposed: bool,
+) -> np.ndarray:
+    """The kernel's cotangent, in the kernel's shape, when that of the result is `dy`.
+
+    Each tap weighs pairs of what it read and what it made: the windows of the longer of the two, `dy` when
+    the convolution is transposed, times the rows of the other.
+    """
+    working = np.dtype(np.float32) if dtype in HALF_DTYPES else np.dtype(dtype)
+    x, dy = (array.astype(working, copy=False) for array in (np.conj(x), dy))
+    long, short = (
+        _split_channels(a, channels_last, geometry.groups) for a in ((dy, x) if transposed else (x, dy))
+    )
+    phases = tuple(map(conv_phases, geometry.axes))
+    long, starts = _zero_padded(long, working, phases)
+    (combination,) = itertools.product(*phases)
+    windows = _windows(long, starts, combination)
+    n, ndim = short.shape[0], len(combination)
+    groups, width, depth = short.shape[-2], long.shape[-1], short.shape[-1]
+    taps, rows = windows.shape[ndim + 1 : -2], short.shape[1:-2]
+    total = np.zeros((groups, math.prod(taps) * width, depth), working)
+    per_row = groups * (math.prod(taps) * width + depth)
+    for samples, some in _blocks(n, rows, per_row) if math.prod(rows) else ():
+        window, row = windows[samples, some], short[samples, some]
+        count = math.prod(row.shape[:-2])
+        gathered = np.moveaxis(window, -2, 0).reshape(groups, count, -1)
+        total += gathered.swapaxes(1, 2) @ np.moveaxis(row, -2, 0).reshape(groups, count, depth)
+    # (groups, taps, width, depth) -> (taps..., width, groups * depth)
+    total = total.reshape(groups, *taps, width, depth)
+    return np.moveaxis(total, 0, -2).reshape(*taps, width, groups * depth).astype(np.dtype(dtype), copy=False)
 
 
 # --- small parts ---------------------------------------------------------------------------------

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import collections
 import inspect
-import itertools
 import math
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from gpuconv import constraints, initializers, regularizers
 from gpuconv._typing import Array, Shape
-from gpuconv.geometry import as_shape, integer
+from gpuconv.layers._arguments import as_batch_input_shape, as_dtype, as_name, cast_copy, unique_name
+from gpuconv.layers.parameter import Parameter
 from gpuconv.namespace import (
-    DTYPES,
     array_namespace,
-    astype,
     detached,
     dtype_name,
     is_traced,
@@ -28,20 +23,10 @@ from gpuconv.namespace import (
     to_numpy,
 )
 
-__all__ = ["Layer", "Parameter"]
+__all__ = ["Layer"]
 
 # One for all layers: building is rare, and layers build layers.
 _building = threading.RLock()
-_counters: dict[str, itertools.count[int]] = collections.defaultdict(itertools.count)
-
-
-@dataclass
-class Parameter:
-    """An array that belongs to a layer, and what is done to it in training."""
-
-    value: Array
-    regularizer: Callable[[Array], Array] | None
-    constraint: Callable[[Array], Array] | None
 
 
 class Layer:
@@ -102,11 +87,11 @@ class Layer:
         batch_size: int | None = None,
         weights: Sequence[Any] | None = None,
     ) -> None:
-        self.name = _unique_name(type(self).__name__) if name is None else _checked_name(name)
+        self.name = unique_name(type(self).__name__) if name is None else as_name(name)
         self.trainable = bool(trainable)
-        self.dtype = _dtype(dtype)
+        self.dtype = as_dtype(dtype)
         self.activity_regularizer = regularizers.get(activity_regularizer)
-        self.batch_input_shape = _batch_input_shape(input_shape, batch_input_shape, batch_size)
+        self.batch_input_shape = as_batch_input_shape(input_shape, batch_input_shape, batch_size)
         self.built = False
         self._initial_weights = weights
         self._parameters: dict[str, Parameter] = {}
@@ -119,25 +104,90 @@ class Layer:
 
         ``training=`` is passed on to a `call` that takes it, as that of `gpuconv.layers.Dropout`.
         """
+        outputs = self.call(self._prepare(inputs), **_known(options, self.call))
+        self._note_activity(outputs)
+        return outputs
+
+    def vjp(
+        self, inputs: Array, **options: Any
+    ) -> tuple[Array, Callable[[Array], tuple[Array, list[Array]]]]:
+        """Run the layer, and return with its output the function that pulls cotangents back.
+
+        Parameters
+        ----------
+        inputs : array
+            As for a call; so are the options.
+
+        Returns
+        -------
+        outputs : array
+            What a call returns.
+        pullback : callable
+            ``pullback(dy)`` is ``(dx, gradients)``: the cotangent of `inputs`, and a list with that of each
+            of `trainable_weights`. The penalties of the regularizers are part of what is differentiated:
+            that of the activity regularizer in both, those of the parameters in `gradients`.
+
+        Raises
+        ------
+        NotImplementedError
+            If the layer defines no `call_vjp`, or the derivative of an activation or a regularizer is not
+            known.
+        """
+        outputs, pull = self.call_vjp(self._prepare(inputs), **_known(options, self.call_vjp))
+        self._note_activity(outputs)
+
+        def pullback(dy: Array) -> tuple[Array, list[Array]]:
+            if self.activity_regularizer is not None:
+                penalty = regularizers.gradient(self.activity_regularizer, outputs)
+                dy = dy + penalty / max(1, outputs.shape[0] if outputs.ndim else 1)
+            dx, found = pull(dy)
+            if dtype_name(inputs.dtype).startswith(("float", "bfloat", "complex")):
+                dx = array_namespace(dx=dx).astype(dx, inputs.dtype, copy=False)
+            return dx, self._gradients(found)
+
+        return outputs, pullback
+
+    def _gradients(self, found: Mapping[str, Array]) -> list[Array]:
+        """The gradients of the trainable parameters, those of their regularizers added."""
+        gradients = []
+        for name, parameter in self._parameters.items() if self.trainable else ():
+            gradient = found[name]
+            if parameter.regularizer is not None:
+                gradient = gradient + regularizers.gradient(parameter.regularizer, parameter.value)
+            gradients.append(gradient)
+        return gradients
+
+    def _prepare(self, inputs: Array) -> Array:
+        """The input in the layer's dtype, and the layer built for it."""
         inputs = self._cast(inputs)
         if not self.built:
             with _building:
                 if not self.built:  # another thread may have done it meanwhile
                     self.build(tuple(inputs.shape))
-        if "training" in options and "training" not in inspect.signature(self.call).parameters:
-            del options["training"]
-        outputs = self.call(inputs, **options)
+        return inputs
+
+    def _note_activity(self, outputs: Array) -> None:
         # What hangs on a trace dies with it.
         if self.activity_regularizer is not None and not is_traced(outputs):
             samples = outputs.shape[0] if outputs.ndim else 1
             loss = self.activity_regularizer(outputs) / max(1, samples)
             # A quotient of 0-d NumPy arrays is no array.
             self._activity_loss = np.asarray(loss) if isinstance(loss, np.generic) else loss
-        return outputs
 
     def call(self, inputs: Array) -> Array:
         """Compute the output. To be overridden."""
         raise NotImplementedError(f"Expected {type(self).__name__} to define call(self, inputs).")
+
+    def call_vjp(self, inputs: Array) -> tuple[Array, Callable[[Array], tuple[Array, dict[str, Array]]]]:
+        """Compute the output, and the function from its cotangent to that of `inputs` and of each parameter.
+
+        To be overridden by a layer of your own that is trained: ``pullback(dy)`` returns
+        ``(dx, {name: gradient})``.
+        """
+        raise NotImplementedError(
+            f"Expected {type(self).__name__} to define call_vjp(self, inputs), which training needs. It "
+            "returns the output and pullback(dy), which returns (dx, {name of a parameter: its gradient})."
+        )
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the parameters for inputs of this shape; a layer of your own calls this at the end."""
@@ -159,7 +209,7 @@ class Layer:
         array_namespace(inputs=inputs)  # refuses what is no array
         if dtype_name(inputs.dtype) == self.dtype:
             return inputs
-        return _cast_copy(inputs, self.dtype, f"input of layer {self.name!r}")
+        return cast_copy(inputs, self.dtype, f"input of layer {self.name!r}")
 
     # --- parameters ---
 
@@ -190,6 +240,21 @@ class Layer:
         value = initialize(tuple(shape), dtype=self.dtype)
         self._parameters[name] = Parameter(value, regularizers.get(regularizer), constraints.get(constraint))
 
+    def set_factors(self, name: str, *, learning_rate: float | None = None, l2: float | None = None) -> None:
+        """Set what multiplies the optimizer's learning rate and L2 penalty for the parameter `name`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no such parameter, or a factor is negative or no number.
+        """
+        if name not in self._parameters:
+            raise ValueError(
+                f"Expected a parameter of layer {self.name!r}, built: {', '.join(self._parameters)}. "
+                f"Received {name!r}."
+            )
+        self._parameters[name].set_factors(learning_rate, l2)
+
     def weight(self, name: str, inputs: Array) -> Array:
         """The parameter `name`, moved to the library and device of `inputs` if it was elsewhere."""
         parameter = self._parameters[name]
@@ -207,10 +272,13 @@ class Layer:
     def _all_parameters(self) -> list[Parameter]:
         return list(self._parameters.values())
 
+    def _trainable_parameters(self) -> list[Parameter]:
+        return self._all_parameters() if self.trainable else []
+
     @property
     def trainable_weights(self) -> list[Array]:
         """The parameters that training changes: all, or none for a frozen layer."""
-        return self.weights if self.trainable else []
+        return [parameter.value for parameter in self._trainable_parameters()]
 
     @property
     def non_trainable_weights(self) -> list[Array]:
@@ -242,7 +310,7 @@ class Layer:
             )
         parameters = self._all_parameters()
         copies = [
-            detached(_cast_copy(array, dtype_name(parameter.value.dtype), f"weights of layer {self.name!r}"))
+            detached(cast_copy(array, dtype_name(parameter.value.dtype), f"weights of layer {self.name!r}"))
             for array, parameter in zip(arrays, parameters, strict=True)
         ]
         for parameter, value in zip(parameters, copies, strict=True):
@@ -322,56 +390,8 @@ class Layer:
         return f"<{type(self).__name__} {self.name!r}, {'' if self.built else 'not '}built>"
 
 
-def _cast_copy(array: Array, dtype: str, what: str) -> Array:
-    """A copy of `array` as `dtype`; complex numbers do not become real ones."""
-    received = dtype_name(array.dtype)
-    if not received.startswith(("bool", "int", "uint", "float", "bfloat", "complex")):
-        raise TypeError(f"Expected {what} to be numbers. Received {received}.")
-    if received.startswith("complex") and not dtype.startswith("complex"):
-        raise TypeError(
-            f"Expected real {what}, which is of dtype={dtype!r}. Received {received}. "
-            "Make the layer with dtype='complex64', or pass the real and imaginary parts apart."
-        )
-    return astype(array, dtype)
-
-
-def _batch_input_shape(input_shape: Any, batch_input_shape: Any, batch_size: Any) -> Shape | None:
-    if batch_input_shape is not None:
-        if input_shape is not None or batch_size is not None:
-            raise ValueError(
-                "Expected batch_input_shape alone, or input_shape with or without batch_size. Received "
-                f"{batch_input_shape=}, {input_shape=}, {batch_size=}."
-            )
-        return as_shape("batch_input_shape", batch_input_shape)
-    samples = None if batch_size is None else integer("batch_size", batch_size, 1)
-    return None if input_shape is None else (samples, *as_shape("input_shape", input_shape))
-
-
-def _dtype(dtype: Any) -> str:
-    if dtype is None:
-        return "float32"
-    found = dtype
-    if isinstance(found, Mapping):  # Keras 3 writes a policy: {"class_name": ..., "config": {"name": ...}}
-        settings = found.get("config")
-        found = settings.get("name") if isinstance(settings, Mapping) else None
-    if isinstance(found, type):
-        found = np.dtype(found)
-    found = found if isinstance(found, str) else dtype_name(found)
-    if found not in DTYPES:
-        raise ValueError(
-            f"Expected dtype to be one of {', '.join(DTYPES)} or None. Received {dtype=}. (Half types are "
-            "summed in float32 as they are.)"
-        )
-    return found
-
-
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or not name or "/" in name:
-        raise ValueError(f"Expected name to be a string without '/'. Received {name=}.")
-    return name
-
-
-def _unique_name(class_name: str) -> str:
-    words = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", class_name)).lower()
-    number = next(_counters[words])
-    return f"{words}_{number}" if number else words
+def _known(options: dict[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+    """The options for `function`: ``training`` is for those that take it."""
+    if "training" in options and "training" not in inspect.signature(function).parameters:
+        return {name: value for name, value in options.items() if name != "training"}
+    return options

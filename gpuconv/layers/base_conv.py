@@ -153,9 +153,27 @@ class BaseConv(Layer):
             outputs = outputs + (bias if last else bias[(slice(None), *(None,) * self.ndim)])
         return self.activation(outputs)
 
+    def call_vjp(self, inputs: Array) -> tuple[Array, Callable[[Array], tuple[Array, dict[str, Array]]]]:
+        """Compute the output and its pullback, with `gpuconv.vjp`."""
+        if (type(self).convolution_op, type(self).call) != (BaseConv.convolution_op, BaseConv.call):
+            return super().call_vjp(inputs)  # it computes something else, and must say what that pulls back
+        kernel = self.weight("kernel", inputs)
+        bias = self.weight("bias", inputs) if self.use_bias else None
+        outputs, pull = ops.vjp(self.op, inputs, kernel, bias, activation=self.activation, **self._options)
+
+        def pullback(dy: Array) -> tuple[Array, dict[str, Array]]:
+            dx, dkernel, dbias = pull(dy)
+            return dx, {"kernel": dkernel} | ({} if dbias is None else {"bias": dbias})
+
+        return outputs, pullback
+
     def _run(self, inputs: Array, kernel: Array, bias: Array | None = None, **options: Any) -> Array:
-        settings = {**self._sizes, "data_format": self.data_format, "groups": self.groups}
-        return self.op(inputs, kernel, bias, **settings, **options)
+        return self.op(inputs, kernel, bias, **self._options, **options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What the op is called with beside arrays and activation."""
+        return {**self._sizes, "data_format": self.data_format, "groups": self.groups}
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
         """Shape of the output; a None among the samples or lengths stays None."""

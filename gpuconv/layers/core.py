@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from gpuconv.layers.base_conv import shape_after
 from gpuconv.namespace import array_namespace, like
 
 __all__ = ["Activation", "Dropout", "Input"]
+
+_Pullback: TypeAlias = Callable[[Array], tuple[Array, dict[str, Array]]]
 
 
 class Input(Layer):
@@ -67,6 +69,10 @@ class Input(Layer):
     def call(self, inputs: Array) -> Array:
         """Pass the input on."""
         return inputs
+
+    def call_vjp(self, inputs: Array) -> tuple[Array, _Pullback]:
+        """Pass the input on, and its cotangent back."""
+        return inputs, lambda dy: (dy, {})
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again, as Keras 3 writes them."""
@@ -122,6 +128,11 @@ class Activation(Layer):
     def call(self, inputs: Array) -> Array:
         """Apply the activation."""
         return self.activation(inputs)
+
+    def call_vjp(self, inputs: Array) -> tuple[Array, _Pullback]:
+        """Apply the activation, and return its pullback."""
+        outputs = self.activation(inputs)
+        return outputs, lambda dy: (activations.pullback(self.activation, inputs, outputs, dy), {})
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Shape:
         """Shape of the output: that of the input, halved by glu."""
@@ -184,13 +195,21 @@ class Dropout(Layer):
 
     def call(self, inputs: Array, training: bool = False) -> Array:
         """Drop in training, else pass the input on."""
+        return self.call_vjp(inputs, training)[0]
+
+    def call_vjp(self, inputs: Array, training: bool = False) -> tuple[Array, _Pullback]:
+        """Drop, and return the pullback, which drops the same."""
         if not training or self.rate == 0:
-            return inputs
+            return inputs, lambda dy: (dy, {})
         xp = array_namespace(inputs=inputs)
         drawn = self._generator.random(self._drawn_shape(tuple(inputs.shape)))
         kept = like(drawn >= self.rate, inputs)
         scale = 0.0 if self.rate == 1 else 1 / (1 - self.rate)
-        return xp.where(kept, inputs * scale, xp.zeros_like(inputs))
+
+        def drop(array: Array) -> Array:
+            return xp.where(kept, array * scale, xp.zeros_like(array))
+
+        return drop(inputs), lambda dy: (drop(dy), {})
 
     def _drawn_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if self.noise_shape is None:

@@ -8,16 +8,18 @@ from typing import Any, Self
 
 from gpuconv._typing import Array, Shape
 from gpuconv.geometry import as_shape
-from gpuconv.layers.base import Layer, Parameter
+from gpuconv.layers.base import Layer
 from gpuconv.layers.conv import Conv1D, Conv2D, Conv3D
 from gpuconv.layers.conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from gpuconv.layers.core import Activation, Dropout, Input
+from gpuconv.layers.parameter import Parameter
+from gpuconv.layers.training import Trainable
 from gpuconv.namespace import dtype_name
 
 __all__ = ["Sequential"]
 
 
-class Sequential(Layer):
+class Sequential(Trainable):
     """A model that gives each layer the output of the one before.
 
     Source of the definition: ``keras.Sequential``. It is built at once when the first layer is an
@@ -170,16 +172,35 @@ class Sequential(Layer):
             inputs = layer(inputs, training=training)
         return inputs
 
+    def vjp(
+        self, inputs: Array, **options: Any
+    ) -> tuple[Array, Callable[[Array], tuple[Array, list[Array]]]]:
+        """Run the layers, and return with the output the function that pulls cotangents back.
+
+        As `gpuconv.layers.Layer.vjp`; ``training=`` goes to the layers that know it.
+        """
+        outputs, pulls = self._prepare(inputs), []
+        for layer in self._layers:
+            outputs, pull = layer.vjp(outputs, **options)
+            pulls.append(pull)
+
+        def pullback(dy: Array) -> tuple[Array, list[Array]]:
+            gradients: list[Array] = []
+            for pull in reversed(pulls):
+                dy, found = pull(dy)
+                gradients[:0] = found
+            return dy, gradients
+
+        return outputs, pullback
+
     def _cast(self, inputs: Array) -> Array:
         return inputs  # each layer casts to its own dtype
 
     def _all_parameters(self) -> list[Parameter]:
         return [parameter for layer in self._layers for parameter in layer._all_parameters()]
 
-    @property
-    def trainable_weights(self) -> list[Array]:
-        """The parameters of the layers that are not frozen."""
-        return [value for layer in self._layers for value in layer.trainable_weights]
+    def _trainable_parameters(self) -> list[Parameter]:
+        return [parameter for layer in self._layers for parameter in layer._trainable_parameters()]
 
     @property
     def non_trainable_weights(self) -> list[Array]:

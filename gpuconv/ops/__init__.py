@@ -2,6 +2,7 @@
 
 from gpuconv.ops.conv import conv1d, conv2d, conv3d
 from gpuconv.ops.conv_transpose import conv1d_transpose, conv2d_transpose, conv3d_transpose
+from gpuconv.ops.gradients import vjp
 from gpuconv.ops.plan import Plan, plan
 from gpuconv.ops.shapes import Setting, output_shape, solve
 
@@ -17,4 +18,5 @@ __all__ = [
     "output_shape",
     "plan",
     "solve",
+    "vjp",
 ]

@@ -19,7 +19,7 @@ from gpuconv.namespace import (
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import geometry_of
 
-__all__ = ["Job", "call", "check", "check_arrays", "check_devices", "made", "run"]
+__all__ = ["Job", "call", "check", "check_call", "check_devices", "check_out", "made", "run"]
 
 _Function: TypeAlias = Callable[[Array], Array]
 
@@ -46,23 +46,27 @@ class Job(NamedTuple):
 
 
 def call(
-    ndim: int,
-    x: Array,
-    kernel: Array,
-    bias: Array | None,
-    *,
-    out: Array | None,
-    **options: Any,
+    ndim: int, x: Array, kernel: Array, bias: Array | None, *, out: Array | None, **options: Any
 ) -> Array:
     """Run a convolution over `ndim` spatial axes; `options` are those of `check`."""
+    job = check_call(ndim, x, kernel, bias, out, **options)
+    return run(job, x, kernel, bias, out)
+
+
+def check_call(
+    ndim: int, x: Array, kernel: Array, bias: Array | None, out: Array | None = None, **options: Any
+) -> Job:
+    """Check all of a call; `options` are those of `check`."""
     given = {"x": x, "kernel": kernel, **({} if bias is None else {"bias": bias})}
     arrays = given if out is None else {**given, "out": out}
     xp = array_namespace(**arrays)
     dtypes = {name: array.dtype for name, array in given.items()}
     bias_shape = None if bias is None else tuple(bias.shape)
     job = check(xp, ndim, x.shape, kernel.shape, bias_shape, dtypes, **options)
-    check_arrays(job, arrays)
-    return run(job, x, kernel, bias, out)
+    check_devices(arrays)
+    if out is not None:
+        check_out(job, x.shape[0], out)
+    return job
 
 
 def check(
@@ -96,14 +100,12 @@ def check(
     return job._replace(fused=fused, whole=whole)
 
 
-def check_arrays(job: Job, arrays: dict[str, Array]) -> None:
-    """Check devices, and `out` as far as its shape can be told before the activation is called."""
-    check_devices(arrays)
-    if "out" in arrays:
-        check_writeable("out", arrays["out"])
-        shape = made(job, arrays["x"].shape[0])
-        if shape is not None:
-            _check_out(arrays["out"], shape, job.dtype)
+def check_out(job: Job, samples: int, out: Array) -> None:
+    """Check `out` as far as its shape can be told before the activation is called."""
+    check_writeable("out", out)
+    shape = made(job, samples)
+    if shape is not None:
+        _check_out(out, shape, job.dtype)
 
 
 def run(

@@ -18,23 +18,11 @@ from gpuconv.namespace import (
     dtype_named,
     may_overlap,
 )
-from gpuconv.ops._call import Job, check, check_arrays, check_devices, made, run
+from gpuconv.ops._call import Job, check, check_devices, check_out, made, run
 from gpuconv.ops._select import backend_of
-from gpuconv.ops.shapes import op_of
+from gpuconv.ops.shapes import op_of, options_of
 
 __all__ = ["Plan", "plan"]
-
-# What an op takes when nothing else is said.
-_DEFAULTS: dict[str, Any] = {
-    "strides": 1,
-    "padding": "valid",
-    "data_format": None,
-    "dilation_rate": 1,
-    "groups": 1,
-    "activation": None,
-    "precision": "ieee",
-}
-_TRANSPOSED = {"output_padding": None, "output_size": None}
 
 
 def plan(
@@ -89,9 +77,7 @@ def plan(
     (4, 21, 32)
     """
     name, ndim, transposed = op_of(op)
-    known = _DEFAULTS | (_TRANSPOSED if transposed else {})
-    if not set(options) <= set(known):
-        raise TypeError(f"Expected options of {name} among {', '.join(known)}. Received {options}.")
+    options = options_of(name, transposed, options)
     weights = {"kernel": kernel, **({} if bias is None else {"bias": bias})}
     xp = array_namespace(**weights)
     dtypes = {key: array.dtype for key, array in weights.items()}
@@ -104,7 +90,7 @@ def plan(
         raise ValueError(f"Expected x_shape to be known but for the samples. Received x_shape={x_shape!r}.")
     sizes = tuple(1 if size is None else size for size in shape)
     bias_shape = None if bias is None else tuple(bias.shape)
-    job = check(xp, ndim, sizes, kernel.shape, bias_shape, dtypes, transposed=transposed, **(known | options))
+    job = check(xp, ndim, sizes, kernel.shape, bias_shape, dtypes, transposed=transposed, **options)
     check_devices(weights)
     weights = {key: astype(array, job.dtype) for key, array in weights.items()}
     prepared = backend_of(kernel).prepare(
@@ -196,7 +182,9 @@ class Plan:
                 f"Expected x of shape ({', '.join(map(str, planned))}), as planned. "
                 f"Received x of shape {tuple(x.shape)}."
             )
-        check_arrays(self._job, arrays)
+        check_devices(arrays)
+        if out is not None:
+            check_out(self._job, x.shape[0], out)
         if out is not None and may_overlap(out, x):
             raise ValueError(
                 "Expected out to share no memory with x. Received an out that may. "

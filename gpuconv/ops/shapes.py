@@ -10,7 +10,7 @@ from gpuconv._typing import Array, Shape
 from gpuconv.config import standardize_data_format
 from gpuconv.geometry import AxisGeometry, ConvGeometry, as_shape, conv_axes, integer, transpose_axes
 
-__all__ = ["Setting", "geometry_of", "op_of", "output_shape", "solve"]
+__all__ = ["Setting", "geometry_of", "op_of", "options_of", "output_shape", "solve"]
 
 _OPS = {
     f"conv{ndim}d{suffix}": (ndim, suffix == "_transpose")
@@ -19,6 +19,16 @@ _OPS = {
 }
 
 
+# What an op takes when nothing else is said.
+_DEFAULTS: dict[str, Any] = {
+    "strides": 1,
+    "padding": "valid",
+    "data_format": None,
+    "dilation_rate": 1,
+    "groups": 1,
+    "activation": None,
+    "precision": "ieee",
+}
 _SETTINGS = ("strides", "padding", "dilation_rate", "output_padding", "output_size")
 
 
@@ -97,6 +107,20 @@ def op_of(op: str | Callable[..., Array]) -> tuple[str, int, bool]:
     if not isinstance(name, str) or name not in _OPS:
         raise ValueError(f"Expected op to be one of {', '.join(_OPS)}. Received op={op!r}.")
     return (name, *_OPS[name])
+
+
+def options_of(name: str, transposed: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """All options of the op called `name` but ``out``: those given, and what it takes for the others.
+
+    Raises
+    ------
+    TypeError
+        If it has no such option.
+    """
+    defaults = _DEFAULTS | ({"output_padding": None, "output_size": None} if transposed else {})
+    if not set(options) <= set(defaults):
+        raise TypeError(f"Expected options of {name} among {', '.join(defaults)}. Received {options}.")
+    return defaults | options
 
 
 def geometry_of(

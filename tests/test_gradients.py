@@ -1,0 +1,145 @@
+"""`vjp`: adjoint identities, finite differences, and the numbers of torch and JAX."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import gpuconv
+from tests.bounds import noting
+from tests.reference import expected
+from tests.strategies import cases
+
+
+def name_of(case):
+    return f"conv{case.ndim}d{'_transpose' if case.transposed else ''}"
+
+
+def options_of(case):
+    return case.settings | {"groups": case.groups}
+
+
+def inner(a, b):
+    """<a, b> = sum(conj(a) * b), exact on small integers."""
+    return np.vdot(np.asarray(a), np.asarray(b))
+
+
+def integers(rng, shape, dtype):
+    drawn = rng.integers(-4, 5, shape)
+    return (drawn + 1j * rng.integers(-4, 5, shape) if dtype == "complex128" else drawn).astype(dtype)
+
+
+@given(case=cases(), data=st.data(), dtype=st.sampled_from(["float64", "complex128"]))
+def test_pullbacks_are_the_adjoints_of_linear_maps(case, data, dtype):
+    """Exactly, on integers: <dy, A dx'> = <dx, dx'>, and so for the kernel and the bias."""
+    assume(expected(case) is not None)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    x, kernel = (integers(rng, a.shape, dtype) for a in (case.x, case.kernel))
+    bias = None if case.bias is None else integers(rng, case.bias.shape, dtype)
+    channels_first = data.draw(st.booleans())
+    options = options_of(case) | {"data_format": "channels_first" if channels_first else "channels_last"}
+    x = np.moveaxis(x, -1, 1) if channels_first else x
+    op = getattr(gpuconv, name_of(case))
+    y, pullback = gpuconv.vjp(op, x, kernel, bias, **options)
+    np.testing.assert_array_equal(y, op(x, kernel, bias, **options))
+    dy = integers(rng, y.shape, dtype)
+    dx, dkernel, dbias = pullback(dy)
+    other_x, other_kernel = integers(rng, x.shape, dtype), integers(rng, kernel.shape, dtype)
+    assert (dx.shape, dkernel.shape) == (x.shape, kernel.shape)
+    assert dx.dtype == dkernel.dtype == dtype
+    assert inner(dx, other_x) == inner(dy, op(other_x, kernel, **options))
+    assert inner(dkernel, other_kernel) == inner(dy, op(x, other_kernel, **options))
+    if bias is None:
+        assert dbias is None
+    else:
+        other_bias = integers(rng, bias.shape, dtype)
+        made = op(np.zeros_like(x), kernel, other_bias, **options)
+        assert inner(dbias, other_bias) == inner(dy, made)
+
+
+def test_every_library_agrees_with_numpy(xp):
+    rng = np.random.default_rng(3)
+    for op, kernel_shape in (("conv1d_transpose", (5, 4, 6)), ("conv1d", (5, 3, 8))):
+        x, kernel = integers(rng, (2, 9, 6), "float32"), integers(rng, kernel_shape, "float32")
+        bias = integers(rng, (8,), "float32")
+        options = {"strides": 2, "padding": "same", "groups": 2}
+        y, pullback = gpuconv.vjp(op, x, kernel, bias, **options)
+        dy = integers(rng, y.shape, "float32")
+        theirs, pull_theirs = gpuconv.vjp(op, *map(xp.asarray, (x, kernel, bias)), **options)
+        for a, b in zip((y, *pullback(dy)), (theirs, *pull_theirs(xp.asarray(dy))), strict=True):
+            b = b.get() if hasattr(b, "get") else np.asarray(b)
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_are_summed_in_float32_and_rounded_once(dtype):
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="not installed: pip install gpuconv[test]")
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    x, kernel, bias = np.ones((3, 700, 2), kind), np.ones((4, 3, 2), kind), np.zeros(3, kind)
+    y, pullback = gpuconv.vjp("conv1d_transpose", x, kernel, bias, strides=4)
+    dx, dkernel, dbias = pullback(np.ones_like(y))
+    assert dx.dtype == dkernel.dtype == dbias.dtype == kind
+    assert (dkernel == np.asarray(2100, kind)).all()
+    assert (dbias == np.asarray(8400, kind)).all()
+
+
+def test_each_gradient_has_the_type_of_what_it_belongs_to():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 6, 3)).astype(np.float32)
+    kernel = rng.standard_normal((3, 2, 3)) + 1j * rng.standard_normal((3, 2, 3))
+    y, pullback = gpuconv.vjp("conv1d_transpose", x, kernel)
+    dx, dkernel, _ = pullback(y)
+    assert (y.dtype, dx.dtype, dkernel.dtype) == (np.complex128, np.float32, np.complex128)
+    wide, pull_wide = gpuconv.vjp("conv1d_transpose", x.astype(np.complex128), kernel)
+    np.testing.assert_allclose(dx, pull_wide(wide)[0].real, rtol=1e-6)
+
+
+@given(case=cases())
+def test_torch_has_the_same_gradients(case):
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install gpuconv[peers]")
+    assume(expected(case) is not None)
+    arrays = case.x, case.kernel, case.bias
+    leaves = [None if a is None else torch.tensor(a, requires_grad=True) for a in arrays]
+    y = getattr(gpuconv, name_of(case))(*leaves, **options_of(case))  # its own autodiff, through the standard
+    dy = np.random.default_rng(0).integers(-3, 4, tuple(y.shape)).astype(np.float64)
+    y.backward(torch.tensor(dy))
+    _, pullback = gpuconv.vjp(name_of(case), case.x, case.kernel, case.bias, **options_of(case))
+    with noting(case):
+        for ours, theirs in zip(pullback(dy), leaves, strict=True):
+            if theirs is not None:
+                np.testing.assert_array_equal(ours, theirs.grad.numpy())
+
+
+def test_jax_has_the_same_gradients_but_for_the_conjugation():
+    jax = pytest.importorskip("jax", reason="jax is not installed: pip install gpuconv[peers]")
+    jax.config.update("jax_enable_x64", True)
+    rng = np.random.default_rng(5)
+    x, kernel = integers(rng, (2, 7, 4), "complex128"), integers(rng, (3, 2, 4), "complex128")
+    y, pullback = gpuconv.vjp("conv1d_transpose", x, kernel, strides=2)
+    dy = integers(rng, y.shape, "complex128")
+    _, theirs = jax.vjp(
+        lambda *a: gpuconv.conv1d_transpose(*a, strides=2), *map(jax.numpy.asarray, (x, kernel))
+    )
+    for ours, other in zip(pullback(dy), theirs(jax.numpy.asarray(dy.conj())), strict=False):
+        np.testing.assert_array_equal(ours, np.asarray(other).conj())
+
+
+def test_cotangents_that_do_not_fit_are_refused():
+    y, pullback = gpuconv.vjp("conv1d", np.ones((1, 5, 2)), np.ones((3, 2, 4)))
+    with pytest.raises(ValueError, match=r"Expected dy of shape \(1, 3, 4\)\. Received dy of shape \(1, 3\)"):
+        pullback(np.ones((1, 3)))
+    with pytest.raises(TypeError, match=r"Expected dy of float64\. Received dy of float32"):
+        pullback(y.astype(np.float32))
+    with pytest.raises(TypeError, match="dy: Expected an array"):
+        pullback([[[1.0]]])
+    with pytest.raises(TypeError, match="among strides, padding"):
+        gpuconv.vjp("conv1d", np.ones((1, 5, 2)), np.ones((3, 2, 4)), out=y)
+
+
+def test_empty_arrays_have_empty_gradients_or_zeros():
+    y, pullback = gpuconv.vjp("conv1d_transpose", np.ones((0, 5, 2)), np.ones((3, 4, 2)), np.ones(4))
+    dx, dkernel, dbias = pullback(y)
+    assert dx.shape == (0, 5, 2)
+    assert not dkernel.any()
+    assert not dbias.any()
