@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         losses,
         optimizers,
         regularizers,
+        testing,
     )
 
 __version__ = "0.1.0"
@@ -58,6 +59,7 @@ __all__ = [
     "plan",
     "regularizers",
     "solve",
+    "testing",
     "vjp",
 ]
 

@@ -68,6 +68,8 @@ ORDER = [
     "layers.training",
     "layers.sequential",
     "layers",
+    # 6: what drives the others
+    "testing",
     # 7: other systems' words
     "dialects._matlab_dlarray",
     "dialects._matlab_dltranspconv",
@@ -179,7 +181,7 @@ def test_importing_the_package_loads_no_dialect():
 
 
 PUBLIC = ["", "ops", "layers", "activations", "initializers", "regularizers", "constraints", "optimizers"]
-PUBLIC += ["losses", "callbacks", "config", "dialects.matlab", "dialects.r"]
+PUBLIC += ["losses", "callbacks", "config", "testing", "dialects.matlab", "dialects.r"]
 
 
 @pytest.mark.parametrize("name", PUBLIC)
