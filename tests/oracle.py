@@ -49,3 +49,24 @@ def conv(x, kernel, strides, dilations, left, out_lengths, groups=1):
                     weights = kernel[(*j, slice(None), slice(g * width, (g + 1) * width))]
                     out[(slice(None), *i, slice(g * width, (g + 1) * width))] += inputs @ weights
     return out
+
+
+def kernel_gradient(x, dy, taps, strides, dilations, left, groups=1, *, transposed):
+    """Sum what each weight multiplied, conjugated, times the gradient of where that went.
+
+    That is kernel[j] += dy[i*s + j*d - left] * conj(x[i]) for the transposed convolution, and with the
+    indices exchanged for the forward one: the channels of what i counts come last in both kernels.
+    """
+    read, pulled = np.conj(_wide(x)), _wide(dy)
+    small, large = (read, pulled) if transposed else (pulled, read)
+    depth, width = small.shape[-1] // groups, large.shape[-1] // groups
+    out = np.zeros((*taps, width, small.shape[-1]), np.result_type(small, large))
+    for i in itertools.product(*map(range, small.shape[1:-1])):
+        for j in itertools.product(*map(range, taps)):
+            o = tuple(a * s + b * d - c for a, b, s, d, c in zip(i, j, strides, dilations, left, strict=True))
+            if all(0 <= a < length for a, length in zip(o, large.shape[1:-1], strict=True)):
+                for g in range(groups):
+                    inner, outer = slice(g * depth, (g + 1) * depth), slice(g * width, (g + 1) * width)
+                    products = large[(slice(None), *o, outer)].T @ small[(slice(None), *i, inner)]
+                    out[(*j, slice(None), inner)] += products
+    return out

@@ -48,8 +48,8 @@ def forward_axis(length, k, s, d, padding):
     return (out, left) if out > 0 else None
 
 
-def expected(case):
-    """What the case must give, channels_last, or None where it must be refused."""
+def axes_of(case):
+    """Output lengths and left crops, or None where the case must be refused."""
     extras = case.settings.get("output_padding") or (None,) * case.ndim
     sizes = zip(
         case.x.shape[1:-1],
@@ -61,10 +61,24 @@ def expected(case):
         strict=False,
     )
     axes = [transposed_axis(*size) if case.transposed else forward_axis(*size[:-1]) for size in sizes]
-    if None in axes:
+    return None if None in axes else tuple(zip(*axes, strict=True))
+
+
+def expected(case):
+    """What the case must give, channels_last, or None where it must be refused."""
+    axes = axes_of(case)
+    if axes is None:
         return None
-    lengths, left = zip(*axes, strict=True)
+    lengths, left = axes
     run = oracle.conv_transpose if case.transposed else oracle.conv
     # Without samples or input there is nothing to loop over; the shape is what counts.
     y = run(case.x, case.kernel, case.strides, case.dilations, left, lengths, case.groups)
     return y if case.bias is None else y + np.asarray(case.bias, y.dtype)
+
+
+def expected_gradient(case, dy):
+    """What the pullback to the kernel must give of `dy`, channels_last."""
+    _, left = axes_of(case)
+    taps = case.kernel.shape[: case.ndim]
+    sizes = case.strides, case.dilations, left, case.groups
+    return oracle.kernel_gradient(case.x, dy, taps, *sizes, transposed=case.transposed)

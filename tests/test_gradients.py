@@ -6,9 +6,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import gpuconv
+from tests import emulator
 from tests.bounds import noting
 from tests.reference import expected
 from tests.strategies import cases
+from tests.test_cuda import Cupy, pretend
 
 
 def name_of(case):
@@ -123,6 +125,22 @@ def test_jax_has_the_same_gradients_but_for_the_conjugation():
     )
     for ours, other in zip(pullback(dy), theirs(jax.numpy.asarray(dy.conj())), strict=False):
         np.testing.assert_array_equal(ours, np.asarray(other).conj())
+
+
+@pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing() or "")
+def test_cupy_arrays_are_pulled_back_by_kernels(monkeypatch):
+    cupy = Cupy()
+    pretend(monkeypatch, cupy)
+    rng = np.random.default_rng(6)
+    for op, kernel_shape in (("conv1d_transpose", (5, 4, 6)), ("conv1d", (5, 3, 8))):
+        arrays = [integers(rng, shape, "complex128") for shape in ((2, 9, 6), kernel_shape, (8,))]
+        options = {"strides": 2, "padding": "same", "groups": 2}
+        y, pullback = gpuconv.vjp(op, *arrays, **options)
+        theirs, pull_theirs = gpuconv.vjp(op, *(array.view(cupy.ndarray) for array in arrays), **options)
+        cupy.launched.clear()
+        for ours, other in zip(pullback(y), pull_theirs(theirs), strict=True):
+            np.testing.assert_array_equal(ours, other)
+        assert "direct_kernel_gradient" in cupy.launched
 
 
 def test_cotangents_that_do_not_fit_are_refused():

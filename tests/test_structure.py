@@ -45,6 +45,8 @@ ORDER = [
     "backends.cuda.call",
     "backends.cuda.direct",
     "backends.cuda.gather",
+    "backends.cuda.atomic",
+    "backends.cuda.kernel_gradient",
     "backends.cuda.planner",
     "backends.cupy_",
     "backends.generic",

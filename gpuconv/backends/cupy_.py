@@ -1,23 +1,32 @@
 """CuPy arrays: our own CUDA kernels, launched on the current stream.
 
-Nothing here synchronises, and nothing is allocated but the result.
+Nothing here synchronises, and nothing is allocated but the result and the workspace that a kernel may need.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from gpuconv._typing import Array
 from gpuconv.backends.cuda.call import FUSED, Arrays, Call
 from gpuconv.backends.cuda.device import Device, current_device
+from gpuconv.backends.cuda.kernel_gradient import GradientArrays, choose_gradient
 from gpuconv.backends.cuda.planner import ALGORITHMS, choose, explain, limits_of
 from gpuconv.backends.prepared import Prepared
 from gpuconv.geometry import ConvGeometry
-from gpuconv.namespace import array_namespace, dtype_named, may_overlap
+from gpuconv.namespace import array_namespace, dtype_name, dtype_named, may_overlap
 
-__all__ = ["conv", "conv_transpose", "prepare"]
+__all__ = [
+    "conv",
+    "conv_transpose",
+    "input_gradient",
+    "kernel_gradient",
+    "kernel_gradient_workspace",
+    "prepare",
+]
 
 
 def conv_transpose(
@@ -37,7 +46,8 @@ def conv_transpose(
 ) -> Array:
     """Run the transposed convolution; `device` is CuPy unless a test brings its own.
 
-    `algorithm` is one of the planner's names, None for its choice. The other arguments are those of
+    `algorithm` is one of the planner's names, None for its choice. `workspace` is what that algorithm needs:
+    bytes in C order, the first at a multiple of 16. The other arguments are those of
     `backends.numpy_.conv_transpose`.
     """
     call = Call(geometry, x.shape[0], True, channels_last, dtype, precision, _fused(activation, dtype))
@@ -128,18 +138,112 @@ def _run(
     with _on_device_of(x, device) as ours:
         x, kernel = (array.astype(element, copy=False) for array in (x, kernel))
         bias = None if bias is None else xp.ascontiguousarray(bias.astype(element, copy=False))
-        given = (array for array in (x, kernel, bias) if array is not None)
-        overlapping = out is not None and any(may_overlap(out, array) for array in given)
-        result = ours.empty(call.shape, element) if out is None or overlapping else out
+        given = [array for array in (x, kernel, bias) if array is not None]
+        result = _room(ours, call.shape, element, given, out)
         if math.prod(call.shape):
             chosen = choose(call, limits_of(ours), algorithm)
-            size = chosen.workspace(call)
-            if workspace is None and size:
-                workspace = ours.empty((size,), "uint8")
+            workspace = _workspace(ours, chosen.workspace(call), [*given, result], workspace)
             chosen.launch(ours, call, Arrays(x, kernel, bias, result, workspace))
         if activation is not None and not call.fused:
             result[...] = activation(result)
-        if out is None or result is out:
-            return result
-        out[...] = result
-        return out
+        return _delivered(result, out)
+
+
+def kernel_gradient(
+    geometry: ConvGeometry,
+    x: Array,
+    dy: Array,
+    *,
+    channels_last: bool,
+    dtype: str,
+    transposed: bool,
+    out: Array | None = None,
+    algorithm: str | None = None,
+    workspace: Array | None = None,
+    device: Device | None = None,
+) -> Array:
+    """Pull `dy`, the gradient of what the convolution of `x` made, back to the kernel; bits repeat.
+
+    It is the adjoint of the linear map from kernel to result: the sum over `dy` times the conjugate of `x`.
+    `algorithm` is "direct", "tile" or None for a choice. The other arguments are those of `conv_transpose`.
+    """
+    call = Call(geometry, x.shape[0], transposed, channels_last, dtype)
+    element = dtype_named(array_namespace(x=x), dtype)
+    with _on_device_of(x, device) as ours:
+        x, dy = (array.astype(element, copy=False) for array in (x, dy))
+        result = _room(ours, call.kernel_shape, element, [x, dy], out)
+        chosen = choose_gradient(call, algorithm)
+        workspace = _workspace(ours, chosen.workspace(call), [x, dy, result], workspace)
+        chosen.launch(ours, call, GradientArrays(x, dy, result, workspace))
+        return _delivered(result, out)
+
+
+def kernel_gradient_workspace(
+    geometry: ConvGeometry,
+    samples: int,
+    *,
+    channels_last: bool,
+    dtype: str,
+    transposed: bool,
+    algorithm: str | None = None,
+) -> int:
+    """Bytes that `kernel_gradient` needs beside its result."""
+    call = Call(geometry, samples, transposed, channels_last, dtype)
+    return choose_gradient(call, algorithm).workspace(call)
+
+
+def input_gradient(
+    geometry: ConvGeometry,
+    dy: Array,
+    kernel: Array,
+    *,
+    channels_last: bool,
+    dtype: str,
+    transposed: bool,
+    precision: str = "ieee",
+    out: Array | None = None,
+    device: Device | None = None,
+) -> Array:
+    """Pull `dy` back to the input: each direction is the other's transpose, and the kernel is conjugated."""
+    run = conv if transposed else conv_transpose
+    kernel = kernel.conj() if dtype.startswith("complex") else kernel
+    return run(
+        geometry, dy, kernel, None, None,
+        channels_last=channels_last, dtype=dtype, precision=precision, out=out, device=device,
+    )  # fmt: skip
+
+
+def _room(
+    device: Device, shape: tuple[int, ...], element: Any, read: Sequence[Array], out: Array | None
+) -> Array:
+    """Where a kernel writes: `out`, unless that could change what it reads."""
+    if out is None or any(may_overlap(out, array) for array in read):
+        return device.empty(shape, element)
+    return out
+
+
+def _delivered(result: Array, out: Array | None) -> Array:
+    if out is None or result is out:
+        return result
+    out[...] = result
+    return out
+
+
+def _workspace(device: Device, size: int, used: Sequence[Array], given: Array | None) -> Array | None:
+    """So many bytes that no array of `used` shares: those that were given, or else the device's."""
+    if given is None:
+        return device.empty((size,), "uint8") if size else None
+    interface = getattr(given, "__cuda_array_interface__", None) or given.__array_interface__
+    if dtype_name(given.dtype) != "uint8":
+        received = f"an array of {dtype_name(given.dtype)}, not of uint8"
+    elif not given.flags.c_contiguous:
+        received = "an array that is not in C order"
+    elif given.size < size:
+        received = f"{given.size} bytes"
+    elif interface["data"][0] % 16:
+        received = "an address that is no multiple of 16"
+    elif any(may_overlap(given, array) for array in used):
+        received = "memory that another array may share"
+    else:
+        return given.reshape(-1)[:size]
+    raise ValueError(f"Expected workspace of at least {size} bytes. Received {received}.")

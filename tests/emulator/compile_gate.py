@@ -71,8 +71,9 @@ def _bytes(program, name):
     return text.raw
 
 
+@functools.lru_cache(maxsize=8)
 def _compile(source, options):
-    """The binary and the log."""
+    """The binary and the log; kept for a moment, since a source may have several kernels to ask about."""
     program = ctypes.c_void_p()
     _check(nvrtc().nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None))
     try:
@@ -117,7 +118,7 @@ def compile_cubin(source, entry, options=(), arch="sm_90"):
     kept = [o for o in options if not re.match(r"--?(gpu-arch|arch)", o)]
     # What CuPy adds: denormal float32 numbers are zero, and functions without a keyword are for the device.
     added = ["-ftz=true", "--device-as-default-execution-space", f"-I{headers()}", f"-I{headers() / 'cccl'}"]
-    cubin, log = _compile(source, [f"-arch={arch}", "--ptxas-options=-v", *added, *kept])
+    cubin, log = _compile(source, (f"-arch={arch}", "--ptxas-options=-v", *added, *kept))
     # A log has a part for each kernel, which the line "Compiling entry function 'name' for ..." begins.
     part = re.search(rf"Compiling entry function '{re.escape(entry)}'(.*?)(?=Compiling entry|\Z)", log, re.S)
     found = _USAGE.search(part[1]) if part else None

@@ -12,7 +12,7 @@ from gpuconv import activations
 from gpuconv._typing import Array
 from gpuconv.backends.cuda.device import Device, Launch
 from gpuconv.geometry import AxisGeometry, ConvGeometry
-from gpuconv.namespace import DTYPES
+from gpuconv.namespace import DTYPES, HALF_DTYPES
 
 __all__ = [
     "FUSED",
@@ -23,6 +23,7 @@ __all__ = [
     "Work",
     "congruence",
     "is_wide",
+    "number_of",
     "options_of",
     "steps_of",
     "struct_of",
@@ -96,7 +97,9 @@ class Call(NamedTuple):
     def is_wide(self) -> bool:
         """Whether an index into contiguous arrays, or one product of the geometry's, may not fit an int."""
         sizes = (math.prod(shape) for shape in (self.x_shape, self.shape, self.kernel_shape))
-        return max(sizes) >= _WIDE or max(axis.stride for axis in self.geometry.axes) > 2**15
+        axes = self.geometry.axes
+        longest = max(*sizes, *(axis.full_length for axis in axes))  # which crops may cut to less
+        return longest >= _WIDE or max(axis.stride for axis in axes) > 2**15
 
     def _shape(self, *, transposed: bool) -> tuple[int, ...]:
         return self.geometry.result_shape(
@@ -152,6 +155,11 @@ def options_of(
         f"-DGPUCONV_INDEX={'long long' if wide else 'int'}",
         *(f"-DGPUCONV_{name.upper()}={value}" for name, value in more.items()),
     )
+
+
+def number_of(dtype: str) -> np.dtype:
+    """What a kernel sums elements of `dtype` in: `Number` of common.cuh."""
+    return np.dtype("float32" if dtype in HALF_DTYPES else dtype)
 
 
 def struct_of(dtype: np.dtype, **members: Any) -> np.void:

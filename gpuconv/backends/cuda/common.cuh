@@ -4,6 +4,7 @@
 //   GPUCONV_TYPE        float16 0, bfloat16 1, float32 2, float64 3, complex64 4, complex128 5
 //   GPUCONV_ACTIVATION  the number in activate() below
 //   GPUCONV_INDEX       int, or long long where an array is too long for it
+//   GPUCONV_CHANNELS_LAST, GPUCONV_TRANSPOSED  0 or 1: the layout and the direction
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -47,16 +48,18 @@ __device__ __forceinline__ Number widen(Element v) { return v; }
 __device__ __forceinline__ Element narrow(Number v) { return v; }
 #endif
 
-// Every kernel that sums with multiply_add() takes the terms in one order, down the taps and up the channels: which of
-// them runs never shows in the bits.
+// The kernels that planner.py calls alike take the terms in one order, down the taps and up the channels: which of them
+// runs never shows in the bits.
 #if GPUCONV_TYPE >= 4
 __device__ __forceinline__ Number zero() { return {0, 0}; }
+__device__ __forceinline__ Number conjugate(Number v) { return {v.re, -v.im}; }
 __device__ __forceinline__ Number add(Number a, Number b) { return {a.re + b.re, a.im + b.im}; }
 __device__ __forceinline__ Number multiply_add(Number a, Number b, Number sum) {
     return {fma(-a.im, b.im, fma(a.re, b.re, sum.re)), fma(a.im, b.re, fma(a.re, b.im, sum.im))};
 }
 #else
 __device__ __forceinline__ Number zero() { return 0; }
+__device__ __forceinline__ Number conjugate(Number v) { return v; }
 __device__ __forceinline__ Number add(Number a, Number b) { return a + b; }
 __device__ __forceinline__ Number multiply_add(Number a, Number b, Number sum) { return fma(a, b, sum); }
 #endif
@@ -76,6 +79,31 @@ struct Problem {
     long long x_sample, x_channel, y_sample, y_channel, w_filter, w_channel;
     Axis axis[3];
 };
+
+struct Place {
+    Index sample, position[3], channel;
+};
+
+// The element that thread `i` makes of an array with these lengths: neighbours in memory for neighbouring threads.
+__device__ __forceinline__ Place place_of(Index i, Index channels, Index length0, Index length1, Index length2) {
+    Place at;
+#if GPUCONV_CHANNELS_LAST
+    at.channel = i % channels;
+    i /= channels;
+#endif
+    at.position[2] = i % length2;
+    i /= length2;
+    at.position[1] = i % length1;
+    i /= length1;
+    at.position[0] = i % length0;
+    i /= length0;
+#if !GPUCONV_CHANNELS_LAST
+    at.channel = i % channels;
+    i /= channels;
+#endif
+    at.sample = i;
+    return at;
+}
 
 // --- the epilogue --------------------------------------------------------------------------------
 

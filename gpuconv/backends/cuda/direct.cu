@@ -5,31 +5,6 @@
 // Macros: GPUCONV_CHANNELS_LAST decides which neighbours in the output neighbouring threads make.
 #include "common.cuh"
 
-struct Place {
-    Index sample, position[3], channel;
-};
-
-// The output element that thread `i` makes, when the output has these lengths.
-__device__ __forceinline__ Place place_of(Index i, Index channels, Index length0, Index length1, Index length2) {
-    Place at;
-#if GPUCONV_CHANNELS_LAST
-    at.channel = i % channels;
-    i /= channels;
-#endif
-    at.position[2] = i % length2;
-    i /= length2;
-    at.position[1] = i % length1;
-    i /= length1;
-    at.position[0] = i % length0;
-    i /= length0;
-#if !GPUCONV_CHANNELS_LAST
-    at.channel = i % channels;
-    i /= channels;
-#endif
-    at.sample = i;
-    return at;
-}
-
 // The last tap that falls on output sample `o`, and the input sample that it weighs; a negative tap if there is none.
 // Others come every `period` before, each reading `dilation / common` samples further on.
 struct Last {

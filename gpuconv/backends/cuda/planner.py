@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any, NamedTuple
 
+from gpuconv.backends.cuda.atomic import ATOMIC
 from gpuconv.backends.cuda.call import Algorithm, Call, Work
 from gpuconv.backends.cuda.device import Device
 from gpuconv.backends.cuda.direct import DIRECT
@@ -24,7 +25,9 @@ __all__ = ["ALGORITHMS", "ALIKE", "Limits", "choose", "explain", "instantiations
 
 #: All that sum in one order and round alike, so that a choice among them never shows.
 ALIKE = (DIRECT, *TILES)
-ALGORITHMS = (*ALIKE, MMA)
+_CHOICES = (*ALIKE, MMA)
+#: All that there are. The atomic scatter is a baseline, which runs when it is asked for and not by choice.
+ALGORITHMS = (*_CHOICES, ATOMIC)
 # Tensor cores sum in another order. So that a sample's bits never depend on its batch, the choice between
 # them and the others is made for a batch of this many.
 _NOMINAL_BATCH = 1024
@@ -100,14 +103,14 @@ def _named(call: Call, limits: Limits, name: str) -> Algorithm:
 
 
 def instantiations(capability: tuple[int, int]) -> Iterator[tuple[Algorithm, Call]]:
-    """Every algorithm with a call for each type, layout and direction that it runs on such a device.
+    """All that may be chosen on such a device, with a call for each type, layout and direction that it runs.
 
     Each is a module of its own. Left out are the activations, and 64-bit indices.
     """
     axis = AxisGeometry(4, 2, 1, 0, 0, 8, 18)
     geometry = ConvGeometry((axis,), in_channels=4, filters=4, groups=1)
     for algorithm, dtype, transposed, channels_last in itertools.product(
-        ALGORITHMS, DTYPES, (True, False), (True, False)
+        _CHOICES, DTYPES, (True, False), (True, False)
     ):
         call = Call(geometry, 1, transposed, channels_last, dtype, "tf32")
         if not algorithm.refuses(call, capability):
