@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         activations,
         callbacks,
         constraints,
+        dialects,
         initializers,
         layers,
         losses,
@@ -51,6 +52,7 @@ __all__ = [
     "conv2d_transpose",
     "conv3d",
     "conv3d_transpose",
+    "dialects",
     "initializers",
     "layers",
     "losses",
@@ -65,7 +67,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Who only convolves does not wait for the layers and their catalogues.
+    # Who only convolves does not wait for the layers, their catalogues and the dialects.
     if name in __all__:
         return importlib.import_module(f"gpuconv.{name}")
     raise AttributeError(f"module 'gpuconv' has no attribute {name!r}")

@@ -80,6 +80,12 @@ ORDER = [
     "dialects._matlab_update",
     "dialects.matlab",
     "dialects.r",
+    "dialects._channels_first",
+    "dialects.onnx",
+    "dialects._pytorch_functional",
+    "dialects._pytorch_base",
+    "dialects._pytorch_modules",
+    "dialects.pytorch",
     "dialects",
     # 7: for people
     "",
@@ -183,7 +189,8 @@ def test_importing_the_package_loads_no_dialect():
 
 
 PUBLIC = ["", "ops", "layers", "activations", "initializers", "regularizers", "constraints", "optimizers"]
-PUBLIC += ["losses", "callbacks", "config", "testing", "dialects.matlab", "dialects.r"]
+PUBLIC += ["losses", "callbacks", "config", "testing", "dialects", "dialects.matlab"]
+PUBLIC += ["dialects.onnx", "dialects.pytorch", "dialects.r"]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

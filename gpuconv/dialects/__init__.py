@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpuconv.dialects import matlab, r
+    from gpuconv.dialects import matlab, onnx, pytorch, r
 
-__all__ = ["matlab", "r"]
+__all__ = ["matlab", "onnx", "pytorch", "r"]
 
 
 def __getattr__(name: str) -> Any:
