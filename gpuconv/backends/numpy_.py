@@ -95,7 +95,7 @@ def prepare(
         return only("overlap-add GEMM", "more input channels than a stride's outputs", algorithm)
     if prefers_tap_loop(groups, depth):
         return only("tap loop", "one channel to sum over in each of many groups", algorithm)
-    return only("window GEMM", "channels enough for a matrix product", algorithm)
+    return only("window GEMM", "a matrix product for each block of rows and group of phases", algorithm)
 
 
 def _run(

@@ -132,7 +132,7 @@ class Plan:
     >>> print(plan.explain())
     conv1d: (1, 100, 2) -> (1, 100, 3), kernel (5, 2, 3), float64, channels_last
     3e+03 multiply-adds, workspace of 0 bytes
-    window GEMM: channels enough for a matrix product
+    window GEMM: a matrix product for each block of rows and group of phases
     """
 
     def __init__(
