@@ -45,6 +45,7 @@ ORDER = [
     "backends.cuda.call",
     "backends.cuda.direct",
     "backends.cuda.gather",
+    "backends.cuda.polyphase",
     "backends.cuda.atomic",
     "backends.cuda.kernel_gradient",
     "backends.cuda.planner",

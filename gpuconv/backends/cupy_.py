@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gpuconv._typing import Array
-from gpuconv.backends.cuda.call import FUSED, Arrays, Call
+from gpuconv.backends.cuda.call import FUSED, Arrays, Call, address_of
 from gpuconv.backends.cuda.device import Device, current_device
 from gpuconv.backends.cuda.kernel_gradient import GradientArrays, choose_gradient
 from gpuconv.backends.cuda.planner import ALGORITHMS, choose, explain, limits_of
@@ -233,14 +233,13 @@ def _workspace(device: Device, size: int, used: Sequence[Array], given: Array | 
     """So many bytes that no array of `used` shares: those that were given, or else the device's."""
     if given is None:
         return device.empty((size,), "uint8") if size else None
-    interface = getattr(given, "__cuda_array_interface__", None) or given.__array_interface__
     if dtype_name(given.dtype) != "uint8":
         received = f"an array of {dtype_name(given.dtype)}, not of uint8"
     elif not given.flags.c_contiguous:
         received = "an array that is not in C order"
     elif given.size < size:
         received = f"{given.size} bytes"
-    elif interface["data"][0] % 16:
+    elif address_of(given) % 16:
         received = "an address that is no multiple of 16"
     elif any(may_overlap(given, array) for array in used):
         received = "memory that another array may share"

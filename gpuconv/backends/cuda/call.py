@@ -21,6 +21,7 @@ __all__ = [
     "Arrays",
     "Call",
     "Work",
+    "address_of",
     "congruence",
     "is_wide",
     "number_of",
@@ -170,6 +171,12 @@ def struct_of(dtype: np.dtype, **members: Any) -> np.void:
     if members:
         raise TypeError(f"the struct has no {', '.join(members)}")
     return struct
+
+
+def address_of(array: Array) -> int:
+    """Where the first element is."""
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return int(interface["data"][0])
 
 
 def steps_of(array: Array) -> tuple[int, ...]:

@@ -129,8 +129,12 @@ __device__ __forceinline__ Number activate(Number v) {
 #endif
 }
 
-// `bias` may be null.
-__device__ __forceinline__ void finish(Element* place, Number sum, const Element* bias, long long channel) {
+// A sum with its bias, which may be null, and its activation.
+__device__ __forceinline__ Element finished(Number sum, const Element* bias, long long channel) {
     if (bias) sum = add(sum, widen(bias[channel]));
-    *place = narrow(activate(sum));
+    return narrow(activate(sum));
+}
+
+__device__ __forceinline__ void finish(Element* place, Number sum, const Element* bias, long long channel) {
+    *place = finished(sum, bias, channel);
 }

@@ -18,19 +18,22 @@ from gpuconv.backends.cuda.call import Algorithm, Call, Work
 from gpuconv.backends.cuda.device import Device
 from gpuconv.backends.cuda.direct import DIRECT
 from gpuconv.backends.cuda.gather import MMA, TILES
+from gpuconv.backends.cuda.polyphase import POLYPHASE
 from gpuconv.geometry import AxisGeometry, ConvGeometry
 from gpuconv.namespace import DTYPES
 
 __all__ = ["ALGORITHMS", "ALIKE", "Limits", "choose", "explain", "instantiations", "limits_of"]
 
 #: All that sum in one order and round alike, so that a choice among them never shows.
-ALIKE = (DIRECT, *TILES)
+ALIKE = (DIRECT, POLYPHASE, *TILES)
 _CHOICES = (*ALIKE, MMA)
 #: All that there are. The atomic scatter is a baseline, which runs when it is asked for and not by choice.
 ALGORITHMS = (*_CHOICES, ATOMIC)
 # Tensor cores sum in another order. So that a sample's bits never depend on its batch, the choice between
 # them and the others is made for a batch of this many.
 _NOMINAL_BATCH = 1024
+# How much of what takes less time, computing or moving, is not hidden behind the other: assumed.
+_NOT_HIDDEN = 0.25
 
 
 class Limits(NamedTuple):
@@ -63,7 +66,8 @@ def _microseconds(algorithm: Algorithm, call: Call, work: Work, limits: Limits) 
     waves = -(-work.blocks // limits.multiprocessors)
     computing = work.multiply_adds / max(1, work.blocks) * waves / rate
     moving = work.bytes / (limits.multiprocessors * rates["bytes"])
-    return work.launches * rates["launch"] + max(computing, moving)
+    longer, shorter = max(computing, moving), min(computing, moving)
+    return work.launches * rates["launch"] + longer + _NOT_HIDDEN * shorter
 
 
 @functools.lru_cache(maxsize=1024)
