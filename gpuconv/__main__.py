@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--compile",
         action="store_true",
-        help="also compile the CUDA kernels for this GPU, so that no first call waits for it",
+        help="also compile the CUDA kernels for this GPU, so that first calls need not wait for it",
     )
     return parser
 

@@ -115,6 +115,7 @@ class EarlyStopping(Callback):
         monitor: str = "val_loss",
         min_delta: float = 0.0,
         patience: int = 0,
+        *,
         restore_best_weights: bool = False,
     ) -> None:
         self.monitor = one_of("val_loss", "loss")("monitor", monitor)
@@ -125,7 +126,7 @@ class EarlyStopping(Callback):
 
     def on_train_begin(self) -> None:
         """Forget the last training."""
-        self.best, self.best_epoch = math.inf, 0
+        self.best, self.best_epoch, self._wait = math.inf, 0, 0
         self.stopped_epoch: int | None = None
         self._best_weights: list[np.ndarray] | None = None
 
@@ -136,11 +137,13 @@ class EarlyStopping(Callback):
                 f"Expected {self.monitor} to be measured. Received {', '.join(logs)}. Give fit "
                 "validation_data or validation_split, or monitor='loss'."
             )
-        if logs[self.monitor] < self.best - self.min_delta or self.best == math.inf:
-            self.best, self.best_epoch = logs[self.monitor], epoch
-            if self.restore_best_weights:
-                self._best_weights = self.model.get_weights()
-        elif epoch - self.best_epoch >= self.patience:
+        self._wait += 1
+        better = logs[self.monitor] < self.best - self.min_delta
+        if self.restore_best_weights and (better or self._best_weights is None):
+            self._best_weights = self.model.get_weights()
+        if better:
+            self.best, self.best_epoch, self._wait = logs[self.monitor], epoch, 0
+        elif self._wait >= self.patience and epoch > 0:
             self.stopped_epoch = epoch
             self.model.stop_training = True
 

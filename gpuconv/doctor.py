@@ -126,7 +126,7 @@ def compile_kernels(say: Callable[[str], None]) -> None:
     """Compile the CUDA kernels for the current device of CuPy, which keeps them on disk.
 
     One module for each algorithm, type, layout and direction. What is compiled on first use all the same:
-    activations in a kernel's epilogue, and 64-bit indices.
+    activations in a kernel's epilogue, 64-bit indices, and the gradients of kernels.
     """
     device = current_device()
     limits = planner.limits_of(device)

@@ -68,8 +68,8 @@ def gradient(loss: Any, y: Array, target: Array) -> Array:
 
     Parameters
     ----------
-    loss : callable
-        A loss of this module, or your own with a method ``gradient(y, target)``.
+    loss : str or callable
+        A loss of this module or its name, or your own with a method ``gradient(y, target)``.
     y, target : array
         As `loss` takes them.
 
@@ -85,17 +85,31 @@ def gradient(loss: Any, y: Array, target: Array) -> Array:
     >>> losses.gradient(losses.mean_squared_error, np.asarray([1.0, 2.0]), np.asarray([1.0, 4.0]))
     array([ 0., -2.])
     """
+    loss = get(loss)
     if loss is mean_squared_error:
         xp, difference = _difference(y, target)
         return narrow(xp, difference * (2 / max(1, _size(y))), y.dtype)
     if loss is mean_absolute_error:
         xp, difference = _difference(y, target)
-        return narrow(xp, xp.sign(difference) / max(1, _size(y)), y.dtype)
+        size = xp.abs(difference)
+        # The sign, of complex numbers too, without dividing by 0.
+        sign = difference / xp.where(size > 0, size, xp.ones_like(size))
+        return narrow(xp, sign / max(1, _size(y)), y.dtype)
     if hasattr(loss, "gradient"):
         return loss.gradient(y, target)
     raise NotImplementedError(
         f"Expected a loss of gpuconv.losses, or one with a method gradient(y, target). Received {loss!r}."
     )
+
+
+def compares_elements(loss: Any) -> bool:
+    """Whether targets must have the predictions' shape; what a loss of one's own wants is not known."""
+    return loss in (mean_squared_error, mean_absolute_error)
+
+
+def has_gradient(loss: Any) -> bool:
+    """Whether `gradient` knows that of `loss`."""
+    return compares_elements(loss) or hasattr(loss, "gradient")
 
 
 def _difference(y: Array, target: Array) -> tuple[Any, Array]:

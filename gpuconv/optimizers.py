@@ -25,6 +25,13 @@ def _part(name: str, value: Any) -> float:
     return value
 
 
+def _part_below_one(name: str, value: Any) -> float:
+    value = _part(name, value)
+    if value == 1:
+        raise ValueError(f"Expected {name} to be below 1. Received {name}={value!r}.")
+    return value
+
+
 def _positive_or_none(name: str, value: Any) -> float | None:
     if value is None:
         return None
@@ -150,7 +157,7 @@ class Adam(Optimizer):
     learning_rate, clipnorm, clipvalue, global_clipnorm, l2
         As in `Optimizer`.
     beta_1, beta_2 : float
-        From 0 to 1: how long the averages remember.
+        From 0 to below 1: how long the averages remember.
     epsilon : float
         Keeps small gradients from making large steps.
 
@@ -167,8 +174,8 @@ class Adam(Optimizer):
     array([0.5, 2.5])
     """
 
-    beta_1: float = checked(0.9, _part)
-    beta_2: float = checked(0.999, _part)
+    beta_1: float = checked(0.9, _part_below_one)
+    beta_2: float = checked(0.999, _part_below_one)
     epsilon: float = checked(1e-7, non_negative)
 
     def _step(self, gradient: Array, slots: dict[str, Array], iteration: int, rate: float) -> Array:
@@ -270,7 +277,7 @@ def _clip_norm(gradient: Array, square: Array, most: float) -> Array:
     norm = xp.sqrt(square)
     # No stall of a device on the value: the factor is 1 where the norm is short enough.
     factor = xp.where(norm > most, most / xp.where(norm > most, norm, xp.ones_like(norm)), xp.ones_like(norm))
-    return xp.astype(gradient * factor, gradient.dtype, copy=False)
+    return narrow(xp, gradient * factor, gradient.dtype)
 
 
 def _square(x: Array) -> Array:
@@ -308,7 +315,7 @@ def get(identifier: Any) -> Any:
 
 
 def serialize(optimizer: Any) -> Any:
-    """`optimizer` as the nested dictionary that Keras 3 writes.
+    """`optimizer` as a nested dictionary of the form that Keras 3 writes, which `get` reads.
 
     Examples
     --------

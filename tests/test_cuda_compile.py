@@ -1,4 +1,4 @@
-"""The compile gate: all that the planner can choose compiles for real devices, without spills. Needs no GPU."""
+"""The compile gate: all that the planner can choose compiles for real devices, without spills."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -45,12 +45,24 @@ def test_every_library(xp):
         (lambda y: down(np.roll(y, 1, axis=1)), "Expected <y, op"),
         (lambda y: down(y) * np.nan, "Expected <y, op"),
         (lambda y: down(y)[:, 1:], r"Expected adjoint to make shape \(2, 30, 4\)"),
+        (lambda y: -down(y), "Expected <y, op"),
+        (lambda y: 0 * down(y), "Expected <y, op"),
     ],
-    ids=["scaled", "shifted", "NaN", "shape"],
+    ids=["scaled", "shifted", "NaN", "shape", "negated", "zero"],
 )
 def test_what_is_no_adjoint_is_noticed(wrong, words):
     with pytest.raises(AssertionError, match=words):
         adjoint_check(up, wrong, (2, 30, 4))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("size", [1, 360, 2**20])
+@pytest.mark.parametrize("factor", [-1, 0, 3])
+def test_a_wrong_adjoint_is_noticed_in_every_type_and_size(dtype, size, factor):
+    pytest.importorskip("ml_dtypes", reason="not installed: pip install gpuconv[test]")
+    assert adjoint_check(lambda x: x, lambda y: y, (size,), dtype=dtype) < 1e-2
+    with pytest.raises(AssertionError):
+        adjoint_check(lambda x: x, lambda y: y * y.dtype.type(factor), (size,), dtype=dtype)
 
 
 def test_complex_operators_need_the_conjugate():
@@ -71,5 +83,7 @@ def test_bad_arguments():
         adjoint_check(up, down, (2, 30, 4), dtype="int32")
     with pytest.raises(ValueError, match="x_shape to be known"):
         adjoint_check(up, down, (2, None, 4))
+    with pytest.raises(ValueError, match="without 0"):
+        adjoint_check(up, down, (0, 30, 4))
     with pytest.raises(ValueError, match="trials to be at least 1"):
         adjoint_check(up, down, (2, 30, 4), trials=0)

@@ -238,6 +238,11 @@ def test_identifiers_of_optimizers_and_losses():
     with pytest.raises(ValueError, match="Did you mean 'adam'"):
         optimizers.get("adamm")
     assert losses.get("mae") is losses.mean_absolute_error
+    for settings in ((optimizers.SGD, np.subtract), (np.sin, "mse"), ("sgd", None)):
+        with pytest.raises(TypeError, match=r"of gpuconv\.(losses|optimizers)"):
+            model_of().compile(*settings)
+    with pytest.raises(ValueError, match="beta_1 to be below 1"):
+        optimizers.Adam(beta_1=1.0)
     with pytest.raises(ValueError, match="Received loss='hinge'"):
         losses.get("hinge")
 
@@ -291,6 +296,118 @@ def test_constraints_hold_after_every_update():
     assert np.linalg.norm(model.weights[0], axis=0).max() <= 0.2 * (1 + 1e-6)
 
 
+PENALTIES = {"kernel_regularizer": regularizers.L2(0.1), "activity_regularizer": regularizers.L2(0.01)}
+
+
+def test_a_step_is_what_its_parts_say():
+    """Penalties in the loss and in the gradients, dropout in training only, gradients clipped."""
+    x, y = data()
+    layers_ = [layers.Dropout(0.5, seed=1), layers.Conv1D(2, 3, padding="same", seed=2, **PENALTIES)]
+    model = layers.Sequential([layers.Input((24, 2)), *layers_])
+    sgd = optimizers.SGD(0.5, global_clipnorm=0.01, l2=0.3)
+    model.compile(sgd)
+    layers_[1].set_factors("kernel", l2=2.0)
+    before = model.get_weights()
+    drop = layers.Dropout(0.5, seed=1)
+    outputs, pullback = layers_[1].vjp(drop(x, training=True))
+    penalties = sum(map(float, layers_[1].losses))
+    assert penalties > 0
+    loss = float(losses.mean_squared_error(outputs, y)) + penalties
+    _, gradients = pullback(losses.gradient("mse", outputs, y))
+    norm = np.sqrt(sum((g.astype(float) ** 2).sum() for g in gradients))
+    wanted = [
+        w - 0.5 * (g * 0.01 / norm + 0.3 * factor * w)
+        for w, g, factor in zip(before, gradients, (2.0, 1.0), strict=True)
+    ]
+    found = model.train_on_batch(x, y)
+    assert isinstance(found, np.ndarray)
+    assert float(found) == pytest.approx(loss, rel=1e-6)
+    for a, b in zip(model.get_weights(), wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert model.evaluate(x, y, batch_size=10) == pytest.approx(total_loss(model, x, y), rel=1e-6)
+
+
+def test_a_training_that_was_stopped_can_go_on():
+    x, y = data()
+    model = model_of()
+    model.fit(x, y, epochs=5, verbose=0, callbacks=[callbacks.EarlyStopping("loss", min_delta=100.0)])
+    assert len(model.fit(x, y, epochs=3, verbose=0).epoch) == 3
+
+
+def test_what_a_failing_constraint_leaves_behind():
+    calls = []
+
+    def constraint(w):
+        calls.append(1)
+        if len(calls) > 2:
+            raise ArithmeticError("no")
+        return w
+
+    x, y = data()
+    model = layers.Sequential([layers.Conv1D(2, 3, padding="same", seed=0, bias_constraint=constraint)])
+    model.compile("adam")
+    for _ in range(2):
+        model.train_on_batch(x, y)
+    before, iteration = model.get_weights(), model.iteration
+    mean = model._slots[0]["mean"].copy()
+    with pytest.raises(ArithmeticError):
+        model.train_on_batch(x, y)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert model.iteration == iteration
+    np.testing.assert_array_equal(model._slots[0]["mean"], mean)
+
+
+def test_torch_graphs_do_not_pile_up():
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install gpuconv[peers]")
+    x, y = map(torch.asarray, data())
+    model = model_of()
+    loss = model.train_on_batch(x.requires_grad_(), y)
+    assert not loss.requires_grad
+    assert not any(w.requires_grad for w in model.weights)
+
+
+def test_a_training_goes_on_with_another_library():
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install gpuconv[peers]")
+    x, y = data()
+    model, plain = model_of(), model_of()
+    model.train_on_batch(x, y)
+    model.train_on_batch(torch.asarray(x), torch.asarray(y))
+    model.train_on_batch(x, y)
+    for _ in range(3):
+        plain.train_on_batch(x, y)
+    for a, b in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_traced_and_lazy_arrays_are_refused():
+    jax = pytest.importorskip("jax", reason="jax is not installed: pip install gpuconv[peers]")
+    x, y = data()
+    model = model_of()
+    with pytest.raises(NotImplementedError, match=r"outside of jax\.jit"):
+        jax.jit(model.train_on_batch)(x, y)
+    model(x)
+    with pytest.raises(NotImplementedError, match="that JAX traces"):
+        jax.jit(lambda a: layers.Dropout(0.5)(a, training=True))(x)
+
+
+def test_a_layer_is_in_a_model_once():
+    layer = layers.Conv1D(2, 3, padding="same")
+    inner = [layers.Sequential([layer], name=name) for name in "ab"]
+    with pytest.raises(ValueError, match="not in the model yet"):
+        layers.Sequential(inner)
+
+
+@pytest.mark.parametrize("base", [layers.Activation, layers.Dropout, layers.Sequential])
+def test_an_overridden_call_must_say_what_it_pulls_back(base):
+    class Twice(base):
+        def call(self, inputs, **options):
+            return 2 * super().call(inputs, **options)
+
+    layer = Twice(*{layers.Activation: ["relu"], layers.Dropout: [0.5]}.get(base, []))
+    with pytest.raises(NotImplementedError, match="Expected Twice to define"):
+        layer.vjp(np.ones((1, 4, 2)))
+
+
 def test_a_seed_repeats_a_training_and_others_do_not():
     x, y = data()
     runs = []
@@ -315,8 +432,8 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_samples():
 def test_validation():
     x, y = data(10)
     split, given = model_of(), model_of()
-    first = split.fit(x, y, 2, verbose=0, seed=0, validation_split=0.3)
-    second = given.fit(x[:7], y[:7], 2, verbose=0, seed=0, validation_data=(x[7:], y[7:]))
+    first = split.fit(x, y, epochs=2, verbose=0, seed=0, validation_split=0.3)
+    second = given.fit(x[:7], y[:7], epochs=2, verbose=0, seed=0, validation_data=(x[7:], y[7:]))
     assert first.history == second.history
     assert first.history["val_loss"][-1] == pytest.approx(split.evaluate(x[7:], y[7:]))
     assert first.epoch == [0, 1]
@@ -329,13 +446,52 @@ def test_early_stopping():
     model.compile(optimizers.SGD(50.0))  # far too long steps
     stopping = callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True)
     before = model.evaluate(x, y)
-    history = model.fit(x, y, 50, verbose=0, seed=0, shuffle=False, batch_size=10, callbacks=[stopping])
+    history = model.fit(
+        x, y, epochs=50, verbose=0, seed=0, shuffle=False, batch_size=10, callbacks=[stopping]
+    )
     assert stopping.stopped_epoch == len(history.epoch) - 1 < 49
     assert history.history["loss"][0] == pytest.approx(before)
-    best = model.evaluate(x, y)
-    assert math.isfinite(best)
-    with pytest.raises(ValueError, match="Expected val_loss to be measured"):
-        model_of().fit(x, y, verbose=0, callbacks=[callbacks.EarlyStopping()])
+    # The loss of an epoch is that before its one step: the best weights are those after the best epoch's.
+    assert model.evaluate(x, y) == pytest.approx(history.history["loss"][stopping.best_epoch + 1])
+    fresh = model_of()
+    weights = fresh.get_weights()
+    with pytest.raises(ValueError, match="whose val_loss a callback monitors"):
+        fresh.fit(x, y, verbose=0, callbacks=[callbacks.EarlyStopping()])
+    assert all(np.array_equal(a, b) for a, b in zip(weights, fresh.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("curve", "settings", "stopped", "best"),
+    [
+        ([5, 4, 3, 2, 1], {}, None, 4),
+        ([5, 4, 4, 4, 4], {"patience": 2}, 3, 1),
+        ([5, 4.95, 4.9, 4.85, 4.8], {"min_delta": 0.1, "patience": 1}, 1, 0),
+        ([math.inf] * 5, {"patience": 1}, 1, 0),
+        ([math.nan, 1, 0.5, 0.25, 0.2], {}, None, 4),
+        ([math.nan] * 5, {"patience": 3}, 2, 0),
+    ],
+)
+def test_when_early_stopping_stops(curve, settings, stopped, best, monkeypatch):
+    model = types.SimpleNamespace(stop_training=False)
+    stopping = callbacks.EarlyStopping("loss", **settings)
+    stopping.model = model
+    for epoch, loss in enumerate(curve):
+        stopping.on_epoch_end(epoch, {"loss": loss})
+        if model.stop_training:
+            break
+    assert (stopping.stopped_epoch, stopping.best_epoch) == (stopped, best)
+    if math.isnan(curve[0]):
+        return  # which Keras takes for the best there is
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras", reason="keras is not installed: pip install gpuconv[peers]")
+    theirs = keras.callbacks.EarlyStopping("loss", mode="min", **settings)
+    theirs.set_model(types.SimpleNamespace(stop_training=False))
+    theirs.on_train_begin()
+    for epoch, loss in enumerate(curve):
+        theirs.on_epoch_end(epoch, {"loss": loss})
+        if theirs.model.stop_training:
+            break
+    assert theirs.stopped_epoch == (stopped or 0)
 
 
 def test_callbacks_are_told_and_can_stop():
@@ -353,13 +509,13 @@ def test_callbacks_are_told_and_can_stop():
             told.append("end")
 
     x, y = data()
-    model_of().fit(x, y, 9, verbose=0, callbacks=[Watcher()])
+    model_of().fit(x, y, epochs=9, verbose=0, callbacks=[Watcher()])
     assert told == ["begin", (0, ["loss"]), (1, ["loss"]), "end"]
 
 
 def test_what_is_printed(monkeypatch, capsys):
     x, y = data()
-    model_of().fit(x, y, 2, verbose=2, validation_split=0.5)
+    model_of().fit(x, y, epochs=2, verbose=2, validation_split=0.5)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("epoch 1/2  loss ")
@@ -408,15 +564,15 @@ def test_other_libraries_train_too(module):
     xp = pytest.importorskip(module, reason="not installed: pip install gpuconv[peers]")
     x, y = data()
     ours, theirs = model_of(), model_of()
-    first = ours.fit(x, y, 2, verbose=0, seed=0)
-    second = theirs.fit(xp.asarray(x), xp.asarray(y), 2, verbose=0, seed=0)
+    first = ours.fit(x, y, epochs=2, verbose=0, seed=0)
+    second = theirs.fit(xp.asarray(x), xp.asarray(y), epochs=2, verbose=0, seed=0)
     assert type(theirs.weights[0]).__module__.partition(".")[0] == module
     np.testing.assert_allclose(first.history["loss"], second.history["loss"], rtol=1e-5)
 
 
 BAD_FITS = {
     "not compiled": (ValueError, "to be compiled", {"model": layers.Sequential([layers.Conv1D(1, 3)])}),
-    "samples": (ValueError, "as many x as y. Received 10 and 9", {"y": data()[1][:9]}),
+    "samples": (ValueError, "Expected as many x as y", {"y": data()[1][:9]}),
     "targets": (ValueError, "the predictions' shape", {"y": data()[1][:, :9]}),
     "two libraries": (TypeError, "one library", {"y": "array_api_strict"}),
     "epochs": (ValueError, "epochs to be at least 0", {"epochs": -1}),
@@ -512,7 +668,8 @@ def test_the_anomaly_autoencoder_finds_the_anomaly():
     )
     model.compile(optimizers.Adam(0.003), "mse")
     stopping = callbacks.EarlyStopping(patience=5, restore_best_weights=True)
-    history = model.fit(x, x, 40, 32, validation_split=0.1, callbacks=[stopping], verbose=0, seed=0)
+    options = {"epochs": 40, "batch_size": 32, "validation_split": 0.1, "verbose": 0, "seed": 0}
+    history = model.fit(x, x, callbacks=[stopping], **options)
     assert history.history["val_loss"][-1] < 0.2 * history.history["val_loss"][0]
     test = series(128)[-4:]
     test[2, 100:140] += 3

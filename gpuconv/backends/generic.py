@@ -23,6 +23,8 @@ __all__ = ["conv", "conv_transpose", "kernel_gradient", "prepare"]
 _TERMS = 256
 #: ... from at most this many taps: what a window may cost, in copies of the input.
 _COPIES = 16
+#: A gradient sums over this many rows at a time.
+_ROWS = 1 << 14
 
 
 def conv_transpose(
@@ -123,10 +125,19 @@ def kernel_gradient(
     parts = []
     for tap in itertools.product(*(range(phase.terms) for phase in chosen)):
         read = xp.reshape(_rows_of_tap(long, chosen, starts, tap), (count, groups, width))
-        parts.append(xp.matmul(xp.permute_dims(read, (1, 2, 0)), rows))
+        parts.append(_summed_product(xp, xp.permute_dims(read, (1, 2, 0)), rows))
     total = xp.permute_dims(xp.stack(parts), (0, 2, 1, 3))  # (taps, width, groups, depth)
     taps = (axis.kernel for axis in geometry.axes)
     return xp.astype(xp.reshape(total, (*taps, width, groups * depth)), dtype_named(xp, dtype))
+
+
+def _summed_product(xp: Namespace, first: Array, second: Array) -> Array:
+    """The matrix product, its long sums cut in pieces, so that their rounding errors do not pile up."""
+    count = second.shape[1]
+    starts = range(0, max(1, count), _ROWS)
+    pieces = [slice(start, min(start + _ROWS, count)) for start in starts]
+    products = [xp.matmul(first[:, :, some], second[:, some, :]) for some in pieces]
+    return sum(products[1:], start=products[0])
 
 
 def _deliver(result: Array, out: Array | None) -> Array:

@@ -14,7 +14,7 @@ from gpuconv._typing import Array, Shape
 from gpuconv.geometry import as_shape, integer
 from gpuconv.namespace import DTYPES, astype, dtype_name
 
-__all__ = ["as_batch_input_shape", "as_dtype", "as_name", "cast_copy", "unique_name"]
+__all__ = ["as_batch_input_shape", "as_dtype", "as_name", "as_truth", "cast_copy", "unique_name"]
 
 _counters: dict[str, itertools.count[int]] = collections.defaultdict(itertools.count)
 
@@ -62,6 +62,13 @@ def as_dtype(dtype: Any) -> str:
             "summed in float32 as they are.)"
         )
     return found
+
+
+def as_truth(name: str, value: Any) -> bool:
+    """`value`, if it is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"Expected {name} to be True or False. Received {name}={value!r}.")
+    return bool(value)
 
 
 def as_name(name: Any) -> str:

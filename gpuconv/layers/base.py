@@ -12,7 +12,14 @@ import numpy as np
 
 from gpuconv import constraints, initializers, regularizers
 from gpuconv._typing import Array, Shape
-from gpuconv.layers._arguments import as_batch_input_shape, as_dtype, as_name, cast_copy, unique_name
+from gpuconv.layers._arguments import (
+    as_batch_input_shape,
+    as_dtype,
+    as_name,
+    as_truth,
+    cast_copy,
+    unique_name,
+)
 from gpuconv.layers.parameter import Parameter
 from gpuconv.namespace import (
     array_namespace,
@@ -22,6 +29,7 @@ from gpuconv.namespace import (
     like,
     to_numpy,
 )
+from gpuconv.ops.gradients import as_given, check_cotangent
 
 __all__ = ["Layer"]
 
@@ -88,7 +96,7 @@ class Layer:
         weights: Sequence[Any] | None = None,
     ) -> None:
         self.name = unique_name(type(self).__name__) if name is None else as_name(name)
-        self.trainable = bool(trainable)
+        self.trainable = as_truth("trainable", trainable)
         self.dtype = as_dtype(dtype)
         self.activity_regularizer = regularizers.get(activity_regularizer)
         self.batch_input_shape = as_batch_input_shape(input_shape, batch_input_shape, batch_size)
@@ -133,16 +141,18 @@ class Layer:
             If the layer defines no `call_vjp`, or the derivative of an activation or a regularizer is not
             known.
         """
+        _check_defined_together(type(self), "call", "call_vjp")
         outputs, pull = self.call_vjp(self._prepare(inputs), **_known(options, self.call_vjp))
         self._note_activity(outputs)
 
         def pullback(dy: Array) -> tuple[Array, list[Array]]:
+            check_cotangent(dy, outputs)
             if self.activity_regularizer is not None:
                 penalty = regularizers.gradient(self.activity_regularizer, outputs)
                 dy = dy + penalty / max(1, outputs.shape[0] if outputs.ndim else 1)
             dx, found = pull(dy)
             if dtype_name(inputs.dtype).startswith(("float", "bfloat", "complex")):
-                dx = array_namespace(dx=dx).astype(dx, inputs.dtype, copy=False)
+                dx = as_given(dx, inputs)
             return dx, self._gradients(found)
 
         return outputs, pullback
@@ -163,8 +173,16 @@ class Layer:
         if not self.built:
             with _building:
                 if not self.built:  # another thread may have done it meanwhile
-                    self.build(tuple(inputs.shape))
+                    self._build(tuple(inputs.shape))
         return inputs
+
+    def _build(self, shape: Sequence[int | None]) -> None:
+        """Build, or leave no parameter behind."""
+        try:
+            self.build(shape)
+        finally:
+            if not self.built:
+                self._parameters.clear()
 
     def _note_activity(self, outputs: Array) -> None:
         # What hangs on a trace dies with it.
@@ -395,3 +413,13 @@ def _known(options: dict[str, Any], function: Callable[..., Any]) -> dict[str, A
     if "training" in options and "training" not in inspect.signature(function).parameters:
         return {name: value for name, value in options.items() if name != "training"}
     return options
+
+
+def _check_defined_together(kind: type, function: str, pulled: str) -> None:
+    """Refuse a class that computes something else than its pullback knows of."""
+    computing, pulling = (next(c for c in kind.__mro__ if name in vars(c)) for name in (function, pulled))
+    if computing is not pulling and issubclass(computing, pulling) and pulling is not Layer:
+        raise NotImplementedError(
+            f"Expected {kind.__name__} to define {pulled} too, as it defines {function}: training needs what "
+            "its result pulls back."
+        )

@@ -13,7 +13,7 @@ from gpuconv._typing import Array, Shape
 from gpuconv.geometry import as_shape, integer
 from gpuconv.layers.base import Layer
 from gpuconv.layers.base_conv import shape_after
-from gpuconv.namespace import array_namespace, like
+from gpuconv.namespace import array_namespace, is_traced, like
 
 __all__ = ["Activation", "Dropout", "Input"]
 
@@ -201,6 +201,11 @@ class Dropout(Layer):
         """Drop, and return the pullback, which drops the same."""
         if not training or self.rate == 0:
             return inputs, lambda dy: (dy, {})
+        if is_traced(inputs):
+            raise NotImplementedError(
+                "Expected an array with values. Received one that JAX traces: what is drawn once would be "
+                "dropped in every call. Train outside of jax.jit."
+            )
         xp = array_namespace(inputs=inputs)
         drawn = self._generator.random(self._drawn_shape(tuple(inputs.shape)))
         kept = like(drawn >= self.rate, inputs)

@@ -8,13 +8,14 @@ from typing import Any, Self
 
 from gpuconv._typing import Array, Shape
 from gpuconv.geometry import as_shape
-from gpuconv.layers.base import Layer
+from gpuconv.layers._arguments import as_truth
+from gpuconv.layers.base import Layer, _check_defined_together
 from gpuconv.layers.conv import Conv1D, Conv2D, Conv3D
 from gpuconv.layers.conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from gpuconv.layers.core import Activation, Dropout, Input
 from gpuconv.layers.parameter import Parameter
 from gpuconv.layers.training import Trainable
-from gpuconv.namespace import dtype_name
+from gpuconv.namespace import array_namespace, dtype_name
 
 __all__ = ["Sequential"]
 
@@ -85,7 +86,7 @@ class Sequential(Trainable):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
+        self._trainable = as_truth("trainable", value)
         for layer in self._layers:
             layer.trainable = self._trainable
 
@@ -105,6 +106,8 @@ class Sequential(Trainable):
             raise ValueError(f"Expected another layer than the model itself. Received {layer!r}.")
         if layer.name in [known.name for known in self._layers]:
             raise ValueError(f"Expected layers of different names. Received another {layer.name!r}.")
+        if not set(map(id, _leaves(layer))).isdisjoint(map(id, _leaves(self))):
+            raise ValueError(f"Expected a layer that is not in the model yet. Received {layer!r} again.")
         if isinstance(layer, Input) and self._layers:
             raise ValueError(f"Expected an Input to come first. Received {layer!r} as a later layer.")
         if not self._layers and layer.batch_input_shape is not None:
@@ -146,7 +149,7 @@ class Sequential(Trainable):
             shapes.append(layer.compute_output_shape(shapes[-1]))
         for layer, given in zip(layers, shapes, strict=False):
             if not layer.built:
-                layer.build(given)
+                layer._build(given)
 
     @property
     def input_shape(self) -> Shape:
@@ -179,6 +182,7 @@ class Sequential(Trainable):
 
         As `gpuconv.layers.Layer.vjp`; ``training=`` goes to the layers that know it.
         """
+        _check_defined_together(type(self), "call", "vjp")
         outputs, pulls = self._prepare(inputs), []
         for layer in self._layers:
             outputs, pull = layer.vjp(outputs, **options)
@@ -194,6 +198,7 @@ class Sequential(Trainable):
         return outputs, pullback
 
     def _cast(self, inputs: Array) -> Array:
+        array_namespace(inputs=inputs)  # refuses what is no array
         return inputs  # each layer casts to its own dtype
 
     def _all_parameters(self) -> list[Parameter]:
@@ -306,6 +311,13 @@ class Sequential(Trainable):
 
     def __repr__(self) -> str:
         return f"Sequential({[layer.name for layer in self._layers]}, name={self.name!r})"
+
+
+def _leaves(layer: Layer) -> list[Layer]:
+    """`layer`, or the layers that it is made of."""
+    if not isinstance(layer, Sequential):
+        return [layer]
+    return [leaf for inner in layer.layers for leaf in _leaves(inner)]
 
 
 def _known_layers() -> dict[str, type[Layer]]:

@@ -15,7 +15,8 @@ from gpuconv._typing import Array
 from gpuconv.callbacks import Callback, History
 from gpuconv.geometry import integer
 from gpuconv.layers.base import Layer
-from gpuconv.namespace import array_namespace, indices
+from gpuconv.layers.parameter import Parameter
+from gpuconv.namespace import array_namespace, detached, indices, is_traced, library, like
 
 __all__ = ["Trainable"]
 
@@ -45,11 +46,17 @@ class Trainable(Layer):
         ValueError, TypeError
             If there is no such optimizer or loss.
         """
-        found, self.loss = optimizers.get(optimizer), losses.get(loss)
-        if found is None or self.loss is None:
-            raise TypeError(f"Expected an optimizer and a loss. Received {optimizer=}, {loss=}.")
-        self.optimizer = found
+        found, measure = optimizers.get(optimizer), losses.get(loss)
+        if not isinstance(found, optimizers.Optimizer):
+            raise TypeError(f"Expected an optimizer of gpuconv.optimizers. Received {optimizer=}.")
+        if measure is None or not losses.has_gradient(measure):
+            raise TypeError(
+                "Expected a loss of gpuconv.losses, or one with a method gradient(y, target). "
+                f"Received {loss=}."
+            )
+        self.optimizer, self.loss = found, measure
         self.iteration = 0
+        self._trained: list[Parameter] = []
         self._slots: list[dict[str, Array]] = []
 
     def train_on_batch(self, x: Array, y: Array) -> Array:
@@ -61,45 +68,59 @@ class Trainable(Layer):
             If the model is not compiled, or `y` has not the shape of its output.
         """
         self._check_compiled()
+        if is_traced(x) or library(x) == "dask":
+            raise NotImplementedError(
+                "Expected arrays that hold their values. Received a traced or a lazy one: parameters would "
+                "hang on it. Call this outside of jax.jit; compute Dask arrays batch by batch."
+            )
         outputs, pullback = self.vjp(x, training=True)
+        loss = self._total(outputs, y)
+        _, gradients = pullback(losses.gradient(self.loss, outputs, y))
+        self._update(gradients)
+        return detached(loss)
+
+    def _total(self, outputs: Array, y: Array) -> Array:
+        """The loss, penalties included, as a 0-d array."""
         loss = self.loss(outputs, y)
         for penalty in self.losses:
             loss = loss + penalty
-        _, gradients = pullback(losses.gradient(self.loss, outputs, y))
-        self._update(gradients)
-        return loss
+        return np.asarray(loss) if isinstance(loss, np.generic) else loss
 
     def _update(self, gradients: Sequence[Array]) -> None:
         parameters = self._trainable_parameters()
-        if not self._slots:
-            self._slots = [{} for _ in parameters]
-        if len(self._slots) != len(parameters):
+        if not self._trained:
+            self._trained, self._slots = parameters, [{} for _ in parameters]
+        same = len(self._trained) == len(parameters)
+        if not same or any(a is not b for a, b in zip(self._trained, parameters, strict=True)):
             raise ValueError(
-                f"Expected the {len(self._slots)} trainable parameters of the last step. Received "
-                f"{len(parameters)}. Call compile again after freezing or adding layers."
+                "Expected the trainable parameters of the last step. Received others. Call compile again "
+                "after freezing, adding or removing layers."
             )
-        self.iteration += 1
-        values = []
-        for p, gradient, slots in zip(
-            parameters, optimizers.clipped(self.optimizer, gradients), self._slots, strict=True
-        ):
+        # All that may fail comes before anything is kept.
+        values, kept = [], []
+        clipped = optimizers.clipped(self.optimizer, gradients)
+        for p, gradient, before in zip(parameters, clipped, self._slots, strict=True):
+            slots = {name: like(slot, gradient) for name, slot in before.items()}
             factors = {"learning_rate_factor": p.learning_rate_factor, "l2_factor": p.l2_factor}
-            value = self.optimizer(p.value, gradient, slots, self.iteration, **factors)
-            values.append(value if p.constraint is None else p.constraint(value))
+            value = self.optimizer(p.value, gradient, slots, self.iteration + 1, **factors)
+            values.append(detached(value if p.constraint is None else p.constraint(value)))
+            kept.append({name: detached(slot) for name, slot in slots.items()})
         for parameter, value in zip(parameters, values, strict=True):
             parameter.value = value
+        self._slots = kept
+        self.iteration += 1
 
     def fit(
         self,
         x: Array,
         y: Array,
+        *,
         epochs: int = 1,
         batch_size: int = 32,
-        *,
         validation_split: float = 0.0,
         validation_data: tuple[Array, Array] | None = None,
         shuffle: bool = True,
-        callbacks: Iterable[Callback] = (),
+        callbacks: Iterable[Callback] | None = None,
         verbose: int = 1,
         seed: int | None = None,
     ) -> History:
@@ -120,7 +141,7 @@ class Trainable(Layer):
             What is measured instead.
         shuffle : bool
             Go through the samples in another order in every epoch.
-        callbacks : iterable of Callback
+        callbacks : iterable of Callback, optional
             Of `gpuconv.callbacks`.
         verbose : {0, 1, 2}
             0 prints nothing, 2 a line an epoch; 1 a progress bar where tqdm is installed, else as 2.
@@ -155,7 +176,15 @@ class Trainable(Layer):
         x, y, validation_data = _split(x, y, validation_split, validation_data)
         generator = np.random.default_rng(None if seed is None else integer("seed", seed, 0))
         history = History()
-        watchers = [history, *callbacks]
+        watchers = [history, *(callbacks or ())]
+        self._check_targets(x, y)
+        if validation_data is not None:
+            self._check_targets(*validation_data)
+        elif any(getattr(watcher, "monitor", None) == "val_loss" for watcher in watchers):
+            raise ValueError(
+                "Expected validation_data or validation_split, whose val_loss a callback monitors. "
+                "Received neither."
+            )
         self.stop_training = False
         for watcher in watchers:
             watcher.model = self
@@ -198,10 +227,7 @@ class Trainable(Layer):
         _check_pair(x, y)
         total, samples = 0.0, 0
         for inputs, targets in _batches(x, y, integer("batch_size", batch_size, 1), None):
-            loss = self.loss(self(inputs), targets)
-            for penalty in self.losses:
-                loss = loss + penalty
-            total += float(loss) * inputs.shape[0]
+            total += float(self._total(self(inputs), targets)) * inputs.shape[0]
             samples += inputs.shape[0]
         return total / max(1, samples)
 
@@ -225,6 +251,15 @@ class Trainable(Layer):
         parts = [self(x[start : start + size, ...]) for start in range(0, max(1, x.shape[0]), size)]
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
+    def _check_targets(self, x: Array, y: Array) -> None:
+        """Build the model, and refuse targets that its output cannot be compared with."""
+        if not losses.compares_elements(self.loss):
+            return
+        self._prepare(x[:1, ...])
+        made = self.compute_output_shape(tuple(x.shape))
+        if made != tuple(y.shape):
+            raise ValueError(f"Expected targets of the predictions' shape {made}. Received {tuple(y.shape)}.")
+
     def _check_compiled(self) -> None:
         if self.optimizer is None:
             raise ValueError(
@@ -235,8 +270,11 @@ class Trainable(Layer):
 
 def _check_pair(x: Array, y: Array) -> None:
     array_namespace(x=x, y=y)
-    if x.shape[0] != y.shape[0]:
-        raise ValueError(f"Expected as many x as y. Received {x.shape[0]} and {y.shape[0]} samples.")
+    if not x.ndim or not y.ndim or not x.shape[0] or x.shape[0] != y.shape[0]:
+        raise ValueError(
+            "Expected as many x as y, along the first axis, and at least one. Received x of shape "
+            f"{tuple(x.shape)} and y of shape {tuple(y.shape)}."
+        )
 
 
 def _split(
@@ -245,6 +283,8 @@ def _split(
     """What to learn from, and what to measure with."""
     _check_pair(x, y)
     if data is not None:
+        if len(data) != 2:
+            raise ValueError(f"Expected validation_data=(x, y). Received {len(data)} entries.")
         _check_pair(*data)
         return x, y, data
     if not 0 <= part < 1:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from gpuconv._typing import Array
-from gpuconv.namespace import HALF_DTYPES, array_namespace, dtype_name, dtype_named
+from gpuconv.namespace import HALF_DTYPES, array_namespace, astype, dtype_name, dtype_named
 from gpuconv.ops._call import Job, check_call, check_devices, run
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import op_of, options_of
 
-__all__ = ["Pullback", "vjp"]
+__all__ = ["Pullback", "as_given", "check_cotangent", "vjp"]
 
 #: From the result's cotangent to those of input, kernel and bias (None where there is none).
 Pullback: TypeAlias = Callable[[Array], tuple[Array, Array, Array | None]]
@@ -48,7 +48,8 @@ def vjp(
     -----
     The input's cotangent is the adjoint's result: with A the convolution without bias and activation,
     ``<dy, A x> = <dx, x>``. For complex numbers ``<a, b>`` is ``sum(conj(a) * b)``, so that the kernel is
-    conjugated, as in PyTorch; JAX leaves the conjugation to its caller.
+    conjugated, as in PyTorch; JAX leaves the conjugation to its caller. Until the pullback has run, `x`,
+    `kernel` and `y` must not be written.
 
     Examples
     --------
@@ -65,26 +66,31 @@ def vjp(
     activation = options.pop("activation")
     job = check_call(ndim, x, kernel, bias, transposed=transposed, activation=activation, **options)
     function = job.fused or job.whole
-    z = run(job._replace(fused=None, whole=None), x, kernel, bias, None)
-    y = z if function is None else function(z)
+    linear = job._replace(fused=None, whole=None)
+    if function is not None and job.dtype in HALF_DTYPES:
+        linear = linear._replace(dtype="float32")  # rounded once, after the activation, as the op does
+    z = run(linear, x, kernel, bias, None)
+    a = z if function is None else function(z)
+    y = _as(a, job.dtype)
 
     def pullback(dy: Array) -> tuple[Array, Array, Array | None]:
-        _check_cotangent(dy, y)
-        dz = dy
+        check_cotangent(dy, y)
+        dz = _as(dy, dtype_name(a.dtype))
         if function is not None:
             from gpuconv import activations
 
-            dz = activations.pullback(function, z, y, dy)
+            dz = activations.pullback(function, z, a, dz)
         return (
-            _like(_input_gradient(job, dz, kernel), x),
-            _like(_kernel_gradient(job, x, dz), kernel),
-            None if bias is None else _like(_bias_gradient(job, dz), bias),
+            as_given(_input_gradient(linear, dz, kernel), x),
+            as_given(_kernel_gradient(linear, x, dz), kernel),
+            None if bias is None else as_given(_bias_gradient(linear, dz), bias),
         )
 
     return y, pullback
 
 
-def _check_cotangent(dy: Array, y: Array) -> None:
+def check_cotangent(dy: Array, y: Array) -> None:
+    """Refuse a cotangent that is not of the shape, type, library and device of `y`."""
     array_namespace(y=y, dy=dy)
     check_devices({"y": y, "dy": dy})
     if tuple(dy.shape) != tuple(y.shape):
@@ -116,10 +122,20 @@ def _bias_gradient(job: Job, dz: Array) -> Array:
     xp = array_namespace(dz=dz)
     channel = dz.ndim - 1 if job.channels_last else 1
     working = dtype_named(xp, "float32" if job.dtype in HALF_DTYPES else job.dtype)
-    return xp.sum(dz, axis=tuple(axis for axis in range(dz.ndim) if axis != channel), dtype=working)
+    # Along the last axis libraries sum by halves, whose error does not grow with the length.
+    rows = xp.reshape(xp.permute_dims(dz, _first(channel, dz.ndim)), (dz.shape[channel], -1))
+    return xp.sum(rows, axis=1, dtype=working)
 
 
-def _like(gradient: Array, given: Array) -> Array:
+def _first(axis: int, ndim: int) -> tuple[int, ...]:
+    return (axis, *(other for other in range(ndim) if other != axis))
+
+
+def _as(array: Array, dtype: str) -> Array:
+    return array if dtype_name(array.dtype) == dtype else astype(array, dtype)
+
+
+def as_given(gradient: Array, given: Array) -> Array:
     """The gradient in the type of what it belongs to; real numbers have none along the imaginary axis."""
     xp = array_namespace(gradient=gradient)
     complex_one = dtype_name(gradient.dtype).startswith("complex")

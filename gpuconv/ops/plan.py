@@ -84,6 +84,9 @@ def plan(
     if dtype is not None:
         if dtype_name(dtype) not in DTYPES:
             raise TypeError(f"Expected dtype to be one of {', '.join(DTYPES)}. Received dtype={dtype!r}.")
+        received = [dtype_name(kind) for kind in dtypes.values()]
+        if any(kind.startswith("complex") for kind in received) and "complex" not in dtype_name(dtype):
+            raise TypeError(f"Expected a complex dtype for complex weights. Received dtype={dtype!r}.")
         dtypes = {"dtype": dtype_named(xp, dtype_name(dtype))}
     shape = as_shape("x_shape", x_shape)
     if None in shape[1:]:
