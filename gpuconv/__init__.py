@@ -1,7 +1,8 @@
 """Transposed convolution (and its forward twin) for the array that you already have.
 
 A NumPy array runs vectorised BLAS, any other array-API array runs through the standard, and what comes back
-is of the same kind. `gpuconv.layers` reads like `keras.layers`.
+is of the same kind. `gpuconv.layers` reads like `keras.layers`, and `gpuconv.load` reads files of
+Keras, PyTorch and ONNX.
 """
 
 import importlib
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
         optimizers,
         regularizers,
         testing,
+        weights,
     )
+    from gpuconv.weights import load
 
 __version__ = "0.1.0"
 
@@ -55,6 +58,7 @@ __all__ = [
     "dialects",
     "initializers",
     "layers",
+    "load",
     "losses",
     "optimizers",
     "output_shape",
@@ -63,11 +67,14 @@ __all__ = [
     "solve",
     "testing",
     "vjp",
+    "weights",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Who only convolves does not wait for the layers, their catalogues and the dialects.
+    if name == "load":
+        return importlib.import_module("gpuconv.weights").load
     if name in __all__:
         return importlib.import_module(f"gpuconv.{name}")
     raise AttributeError(f"module 'gpuconv' has no attribute {name!r}")

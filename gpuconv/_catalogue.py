@@ -217,8 +217,8 @@ class Catalogue:
                 f"Expected a config with the keys 'class_name' and 'config'. "
                 f"Received {self.kind}={dict(identifier)!r}."
             )
-        module = identifier.get("module") or "builtins"
-        registered = identifier.get("registered_name") or ""
+        module = str(identifier.get("module") or "builtins")
+        registered = str(identifier.get("registered_name") or "")
         if module.partition(".")[0] not in _KNOWN_MODULES or ">" in registered:
             raise ValueError(
                 f"Expected the config of a built-in {self.kind}. Received class_name={name!r} of "

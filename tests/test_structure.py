@@ -71,7 +71,16 @@ ORDER = [
     "layers.training",
     "layers.sequential",
     "layers",
-    # 6: what drives the others
+    # 6: files of other systems
+    "weights._files",
+    "weights._hdf5",
+    "weights._keras_config",
+    "weights._keras_stores",
+    "weights.keras",
+    "weights.safetensors",
+    "weights._onnx_nodes",
+    "weights.onnx",
+    "weights",
     "testing",
     # 7: other systems' words
     "dialects._matlab_dlarray",
@@ -191,7 +200,7 @@ def test_importing_the_package_loads_no_dialect():
 
 PUBLIC = ["", "ops", "layers", "activations", "initializers", "regularizers", "constraints", "optimizers"]
 PUBLIC += ["losses", "callbacks", "config", "testing", "dialects", "dialects.matlab"]
-PUBLIC += ["dialects.onnx", "dialects.pytorch", "dialects.r"]
+PUBLIC += ["dialects.onnx", "dialects.pytorch", "dialects.r", "weights", "weights.safetensors"]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -14,7 +14,15 @@ from gpuconv._typing import Array, Shape
 from gpuconv.geometry import as_shape, integer
 from gpuconv.namespace import DTYPES, astype, dtype_name
 
-__all__ = ["as_batch_input_shape", "as_dtype", "as_name", "as_truth", "cast_copy", "unique_name"]
+__all__ = [
+    "as_batch_input_shape",
+    "as_dtype",
+    "as_name",
+    "as_truth",
+    "cast_copy",
+    "snake_case",
+    "unique_name",
+]
 
 _counters: dict[str, itertools.count[int]] = collections.defaultdict(itertools.count)
 
@@ -78,8 +86,13 @@ def as_name(name: Any) -> str:
     return name
 
 
+def snake_case(class_name: str) -> str:
+    """The words of a class's name, as in Keras: ``"Conv1DTranspose"`` is ``"conv1d_transpose"``."""
+    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", class_name)).lower()
+
+
 def unique_name(class_name: str) -> str:
     """A name that no other layer was given: that of the class, in Keras' spelling, and a number."""
-    words = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", class_name)).lower()
+    words = snake_case(class_name)
     number = next(_counters[words])
     return f"{words}_{number}" if number else words

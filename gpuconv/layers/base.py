@@ -253,7 +253,9 @@ class Layer:
                 "Make a new layer, or call set_weights."
             )
         initialize = initializers.get(initializer)
-        if initialize is None:
+        if self._initial_weights is not None:
+            self._check_initial(tuple(shape))
+        if initialize is None or self._initial_weights is not None:  # which `build` puts in its place
             initialize = initializers.Zeros()
         value = initialize(tuple(shape), dtype=self.dtype)
         self._parameters[name] = Parameter(value, regularizers.get(regularizer), constraints.get(constraint))
@@ -318,14 +320,20 @@ class Layer:
         self._check_built("set_weights")
         self._assign(weights)
 
+    def _check_initial(self, shape: tuple[int, ...]) -> None:
+        """Refuse a parameter of `shape` that the layer was given weights of another shape for, unmade."""
+        expected = [*(tuple(value.shape) for value in self.weights), shape]
+        received = [tuple(np.shape(given)) for given in self._initial_weights or ()]
+        if expected != received[: len(expected)]:
+            self._parameters.clear()
+            raise ValueError(self._other_shapes(expected, received))
+
     def _assign(self, weights: Sequence[Any]) -> None:
         expected = [tuple(value.shape) for value in self.weights]
         arrays = [given if hasattr(given, "shape") else np.asarray(given) for given in weights]
         received = [tuple(array.shape) for array in arrays]
         if received != expected:
-            raise ValueError(
-                f"Expected weights of shapes {expected} for layer {self.name!r}. Received shapes {received}."
-            )
+            raise ValueError(self._other_shapes(expected, received))
         parameters = self._all_parameters()
         copies = [
             detached(cast_copy(array, dtype_name(parameter.value.dtype), f"weights of layer {self.name!r}"))
@@ -333,6 +341,9 @@ class Layer:
         ]
         for parameter, value in zip(parameters, copies, strict=True):
             parameter.value = value
+
+    def _other_shapes(self, expected: Sequence[Any], received: Sequence[Any]) -> str:
+        return f"Expected weights of shapes {expected} for layer {self.name!r}. Received shapes {received}."
 
     def count_params(self) -> int:
         """Number of scalars in the parameters.

@@ -70,6 +70,7 @@ class Sequential(Trainable):
     ) -> None:
         self._layers: list[Layer] = []
         self._input_shape: Shape = ()
+        self._output_shape: Shape = ()  # kept, so that adding a layer asks that layer alone
         super().__init__(name=name, trainable=trainable)
         for layer in layers or ():
             self.add(layer)
@@ -111,11 +112,11 @@ class Sequential(Trainable):
         if isinstance(layer, Input) and self._layers:
             raise ValueError(f"Expected an Input to come first. Received {layer!r} as a later layer.")
         if not self._layers and layer.batch_input_shape is not None:
-            self._build_layers([layer], layer.batch_input_shape)
+            self._output_shape = self._build_layers([layer], layer.batch_input_shape)
             self._input_shape = layer.batch_input_shape
             self.built = True
         elif self.built:
-            self._build_layers([layer], self.output_shape)
+            self._output_shape = self._build_layers([layer], self._output_shape)
         if not self.trainable:
             layer.trainable = False
         self._layers.append(layer)
@@ -133,6 +134,8 @@ class Sequential(Trainable):
         layer = self._layers.pop()
         if not self._layers:
             self.built = False
+        if self.built:
+            self._output_shape = self.output_shape
         return layer
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -140,16 +143,19 @@ class Sequential(Trainable):
         shape = as_shape("input_shape", input_shape)
         self._build_layers(self._layers, shape)
         self._input_shape = (None, *shape[1:])
+        self._output_shape = self.compute_output_shape(self._input_shape)
         super().build(input_shape)
 
     @staticmethod
-    def _build_layers(layers: Sequence[Layer], shape: Shape) -> None:
+    def _build_layers(layers: Sequence[Layer], shape: Shape) -> Shape:
+        """Build the layers that are given `shape`, and say what they make of it."""
         shapes = [shape]
         for layer in layers:  # all must fit before the first is built
             shapes.append(layer.compute_output_shape(shapes[-1]))
         for layer, given in zip(layers, shapes, strict=False):
             if not layer.built:
                 layer._build(given)
+        return shapes[-1]
 
     @property
     def input_shape(self) -> Shape:
