@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+# A script, which imports every peer.
+collect_ignore = ["make_weight_files.py"]
+
 # How long a machine takes to draw or to run an example says nothing about the code.
 _UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=150, **_UNTIMED)
