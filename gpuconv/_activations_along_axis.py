@@ -34,6 +34,8 @@ def softmax(x: Array, axis: int = -1) -> Array:
     """
     xp, wide = widen("softmax", x)
     check_axis(tuple(x.shape), axis)
+    if not x.shape[axis]:
+        return x  # nothing has no maximum
     powers = xp.exp(wide - xp.max(wide, axis=axis, keepdims=True))
     return narrow(xp, powers / xp.sum(powers, axis=axis, keepdims=True), x.dtype)
 
@@ -59,6 +61,8 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     """
     xp, wide = widen("log_softmax", x)
     check_axis(tuple(x.shape), axis)
+    if not x.shape[axis]:
+        return x  # nothing has no maximum
     shifted = wide - xp.max(wide, axis=axis, keepdims=True)
     return narrow(xp, shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True)), x.dtype)
 
@@ -85,6 +89,8 @@ def sparsemax(x: Array, axis: int = -1) -> Array:
     """
     xp, wide = widen("sparsemax", x)
     check_axis(tuple(x.shape), axis)
+    if not x.shape[axis]:
+        return x  # nothing has no maximum
     # A common shift changes nothing but the size of the sums.
     wide = wide - xp.max(wide, axis=axis, keepdims=True)
     ordered = xp.sort(wide, axis=axis, descending=True)

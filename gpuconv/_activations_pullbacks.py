@@ -175,6 +175,8 @@ def _log_softmax(xp: Namespace, _x: Array, y: Array, dy: Array, *, axis: int) ->
 
 
 def _sparsemax(xp: Namespace, _x: Array, y: Array, dy: Array, *, axis: int) -> Array:
+    if not y.shape[axis]:
+        return dy
     outside = y <= 0  # asked this way round, a row of NaN is not an empty one
     size = xp.sum(xp.astype(xp.logical_not(outside), y.dtype), axis=axis, keepdims=True)
     mean = xp.sum(_where(xp, outside, 0.0, dy), axis=axis, keepdims=True) / size

@@ -22,6 +22,10 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def op(self):
+        return f"conv{self.ndim}d{'_transpose' if self.transposed else ''}"
+
+    @property
     def strides(self):
         return self.settings["strides"]
 

@@ -426,7 +426,7 @@ def test_small_tails_keep_their_accuracy():
 def test_zero_dimensional_and_empty():
     for name in activations._CATALOGUE.canonical:
         function = made(name, {"threshold": 0.3, "default_value": -2.0} if name == "threshold" else {})
-        shapes = [(0, 4)] if name in ALONG_AXIS else [(), (0, 4)]
+        shapes = [(0, 4), (4, 0)] if name in ALONG_AXIS else [(), (0, 4)]
         for shape in shapes:
             y = function(np.ones(shape))
             got = activations.pullback(function, np.ones(shape), y, np.ones_like(y))

@@ -18,7 +18,7 @@ DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"
 
 
 def op_of(case):
-    return getattr(gpuconv, f"conv{case.ndim}d{'_transpose' if case.transposed else ''}")
+    return getattr(gpuconv, case.op)
 
 
 def channels_first(array):

@@ -325,7 +325,7 @@ def test_cupy_arrays_reach_raw_modules(monkeypatch):
         (FIXED[-1], "direct_conv"),
     ):
         x, kernel, bias = (a.view(cupy.ndarray) for a in (case.x, case.kernel, case.bias))
-        op = getattr(gpuconv, f"conv{case.ndim}d{'_transpose' if case.transposed else ''}")
+        op = getattr(gpuconv, case.op)
         y = op(x, kernel, bias, groups=case.groups, **case.settings)
         assert isinstance(y, cupy.ndarray)
         assert cupy.launched[-1] == entry

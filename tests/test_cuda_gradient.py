@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import gpuconv
 from gpuconv.backends import cupy_
 from gpuconv.backends.cuda import call as cuda_call
 from gpuconv.backends.cuda import kernel_gradient
@@ -238,22 +239,21 @@ def test_bits_do_not_depend_on_the_device(way):
 
 @emulated
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "complex128"])
-@pytest.mark.parametrize("channels_last", [True, False], ids=["last", "first"])
-def test_the_input_gradient_is_the_adjoint_of_the_map_from_input_to_result(dtype, channels_last):
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_the_input_gradient_is_the_adjoint_of_the_map_from_input_to_result(dtype, data_format, monkeypatch):
+    cupy = Cupy()
+    pretend(monkeypatch, cupy)
     for case in CASES:
         case, dy = valued(case, gradient_of(case), dtype, integers())
-        device = Emulator()
-        gradient, kernel = (np.ascontiguousarray(a, dtype) for a in (dy, case.kernel))
-        if not channels_last:
-            gradient = np.ascontiguousarray(np.moveaxis(gradient, -1, 1))
-        dx = cupy_.input_gradient(
-            call_of(case, channels_last=channels_last).geometry, device.guarded(gradient),
-            device.guarded(kernel), channels_last=channels_last, dtype=dtype, transposed=case.transposed,
-            device=device,
-        )  # fmt: skip
-        dx = dx if channels_last else np.moveaxis(dx, 1, -1)
+        x, kernel, gradient = (np.ascontiguousarray(a, dtype) for a in (case.x, case.kernel, dy))
+        if data_format == "channels_first":
+            x, gradient = (np.ascontiguousarray(np.moveaxis(a, -1, 1)) for a in (x, gradient))
+        x, kernel, gradient = (array.view(cupy.ndarray) for array in (x, kernel, gradient))
+        options = case.settings | {"groups": case.groups, "data_format": data_format}
+        dx, _, _ = gpuconv.vjp(case.op, x, kernel, **options)[1](gradient)
+        dx = dx if data_format == "channels_last" else np.moveaxis(dx, 1, -1)
         assert dx.shape == case.x.shape
-        assert inner(dy, expected(case)) == inner(dx.astype(case.x.dtype), case.x)
+        assert inner(dy, expected(case)) == inner(np.asarray(dx, case.x.dtype), case.x)
 
 
 # --- the choice ----------------------------------------------------------------------------------
@@ -300,8 +300,8 @@ def test_the_work_is_counted():
 
 
 def workspace_of(case, way, dtype="float32"):
-    options = {"channels_last": True, "dtype": dtype, "transposed": case.transposed, "algorithm": way}
-    return cupy_.kernel_gradient_workspace(call_of(case).geometry, len(case.x), **options)
+    call = call_of(case, dtype=dtype)
+    return choose_gradient(call, way).workspace(call)
 
 
 @emulated

@@ -2,19 +2,17 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import gpuconv
+from gpuconv import activations, regularizers
 from tests import emulator
 from tests.bounds import noting
 from tests.reference import expected
 from tests.strategies import cases
+from tests.test_activation_pullbacks import ALONG_AXIS, ELEMENTWISE, made
 from tests.test_cuda import Cupy, pretend
-
-
-def name_of(case):
-    return f"conv{case.ndim}d{'_transpose' if case.transposed else ''}"
 
 
 def options_of(case):
@@ -41,7 +39,7 @@ def test_pullbacks_are_the_adjoints_of_linear_maps(case, data, dtype):
     channels_first = data.draw(st.booleans())
     options = options_of(case) | {"data_format": "channels_first" if channels_first else "channels_last"}
     x = np.moveaxis(x, -1, 1) if channels_first else x
-    op = getattr(gpuconv, name_of(case))
+    op = getattr(gpuconv, case.op)
     y, pullback = gpuconv.vjp(op, x, kernel, bias, **options)
     np.testing.assert_array_equal(y, op(x, kernel, bias, **options))
     dy = integers(rng, y.shape, dtype)
@@ -57,6 +55,57 @@ def test_pullbacks_are_the_adjoints_of_linear_maps(case, data, dtype):
         other_bias = integers(rng, bias.shape, dtype)
         made = op(np.zeros_like(x), kernel, other_bias, **options)
         assert inner(dbias, other_bias) == inner(dy, made)
+
+
+ACTIVATIONS = [None, *(made(*entry[:2]) for entry in ELEMENTWISE), *map(activations.get, ALONG_AXIS)]
+REGULARIZERS = [None, regularizers.L1(0.3), regularizers.L2(0.2), regularizers.L1L2(0.3, 0.2)]
+
+
+@settings(max_examples=max(1000, settings.default.max_examples))
+@given(
+    case=cases(),
+    activation=st.sampled_from(ACTIVATIONS),
+    penalties=st.tuples(*[st.sampled_from(REGULARIZERS)] * 3),
+    data_format=st.sampled_from(["channels_first", "channels_last"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_gradients_are_finite_differences(case, activation, penalties, data_format, seed):
+    """Of <weights, y> and what regularizers add for y, the kernel and the bias, along a random direction."""
+    assume(expected(case) is not None)
+    rng = np.random.default_rng(seed)
+    shape = case.x.shape if data_format == "channels_last" else np.moveaxis(case.x, -1, 1).shape
+    shapes = (shape, case.kernel.shape, *(() if case.bias is None else (case.bias.shape,)))
+    arrays, direction = ([rng.standard_normal(shape) for shape in shapes] for _ in range(2))
+    options = options_of(case) | {"data_format": data_format}
+    op = getattr(gpuconv, case.op)
+    plain = op(*arrays, **options)
+    assume(plain.size)
+    assume(activation is not activations.glu or plain.shape[-1] % 2 == 0)
+    options["activation"] = activation
+    y, pullback = gpuconv.vjp(op, *arrays, **options)
+    weights = rng.standard_normal(y.shape)
+
+    def terms(step):
+        moved = [array + step * along for array, along in zip(arrays, direction, strict=True)]
+        made = op(*moved, **options)
+        paid = [function(a) for function, a in zip(penalties, (made, *moved[1:]), strict=False) if function]
+        return np.concatenate([(weights * made).ravel(), np.array(paid)])
+
+    def penalty(function, array):
+        return 0 if function is None else regularizers.gradient(function, array)
+
+    gradients = list(pullback(weights + penalty(penalties[0], y)))[: len(arrays)]
+    for place, function in enumerate(penalties[1 : len(arrays)], start=1):
+        gradients[place] = gradients[place] + penalty(function, arrays[place])
+    ours = sum(np.vdot(gradient, along) for gradient, along in zip(gradients, direction, strict=True))
+    step = 1e-6
+    before, here, after = terms(-step), terms(0), terms(step)
+    backward, forward = (here - before).sum() / step, (after - here).sum() / step
+    # The derivative is a one-sided difference on the side that has no kink, but for a curvature that both
+    # show; and each term is rounded, after sums of some hundred roundings.
+    rounding = 256 * np.finfo(float).eps * abs(here).sum() / step
+    with noting((case, activation, penalties)):
+        assert abs(ours - (backward + forward) / 2) <= abs(forward - backward) + rounding
 
 
 def test_every_library_agrees_with_numpy(xp):
@@ -103,28 +152,31 @@ def test_torch_has_the_same_gradients(case):
     assume(expected(case) is not None)
     arrays = case.x, case.kernel, case.bias
     leaves = [None if a is None else torch.tensor(a, requires_grad=True) for a in arrays]
-    y = getattr(gpuconv, name_of(case))(*leaves, **options_of(case))  # its own autodiff, through the standard
+    y = getattr(gpuconv, case.op)(*leaves, **options_of(case))  # its own autodiff, through the standard
     dy = np.random.default_rng(0).integers(-3, 4, tuple(y.shape)).astype(np.float64)
     y.backward(torch.tensor(dy))
-    _, pullback = gpuconv.vjp(name_of(case), case.x, case.kernel, case.bias, **options_of(case))
+    _, pullback = gpuconv.vjp(case.op, case.x, case.kernel, case.bias, **options_of(case))
     with noting(case):
         for ours, theirs in zip(pullback(dy), leaves, strict=True):
             if theirs is not None:
                 np.testing.assert_array_equal(ours, theirs.grad.numpy())
 
 
-def test_jax_has_the_same_gradients_but_for_the_conjugation():
+@settings(max_examples=settings.default.max_examples // 15)  # JAX compiles every step of every shape
+@given(case=cases(), dtype=st.sampled_from(["float64", "complex128"]))
+def test_jax_has_the_same_gradients_but_for_the_conjugation(case, dtype):
     jax = pytest.importorskip("jax", reason="jax is not installed: pip install gpuconv[peers]")
     jax.config.update("jax_enable_x64", True)
+    assume(expected(case) is not None)
     rng = np.random.default_rng(5)
-    x, kernel = integers(rng, (2, 7, 4), "complex128"), integers(rng, (3, 2, 4), "complex128")
-    y, pullback = gpuconv.vjp("conv1d_transpose", x, kernel, strides=2)
-    dy = integers(rng, y.shape, "complex128")
-    _, theirs = jax.vjp(
-        lambda *a: gpuconv.conv1d_transpose(*a, strides=2), *map(jax.numpy.asarray, (x, kernel))
-    )
-    for ours, other in zip(pullback(dy), theirs(jax.numpy.asarray(dy.conj())), strict=False):
-        np.testing.assert_array_equal(ours, np.asarray(other).conj())
+    arrays = [integers(rng, a.shape, dtype) for a in (case.x, case.kernel, case.bias) if a is not None]
+    op, options = getattr(gpuconv, case.op), options_of(case)
+    y, pullback = gpuconv.vjp(op, *arrays, **options)
+    dy = integers(rng, y.shape, dtype)
+    _, theirs = jax.vjp(lambda *given: op(*given, **options), *map(jax.numpy.asarray, arrays))
+    with noting(case):
+        for ours, other in zip(pullback(dy), theirs(jax.numpy.asarray(dy.conj())), strict=False):
+            np.testing.assert_array_equal(ours, np.asarray(other).conj())
 
 
 @pytest.mark.skipif(bool(emulator.missing()), reason=emulator.missing() or "")

@@ -27,7 +27,7 @@ def an_x(*shape, dtype=np.float32):
 @given(case=cases())
 def test_a_plan_computes_what_the_op_computes(case):
     assume(expected(case) is not None)
-    name = f"conv{case.ndim}d{'_transpose' if case.transposed else ''}"
+    name = case.op
     options = case.settings | {"groups": case.groups}
     plan = gpuconv.plan(name, case.x.shape, case.kernel, case.bias, **options)
     y = plan(case.x)

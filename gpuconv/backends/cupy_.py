@@ -22,9 +22,7 @@ from gpuconv.namespace import array_namespace, dtype_name, dtype_named, may_over
 __all__ = [
     "conv",
     "conv_transpose",
-    "input_gradient",
     "kernel_gradient",
-    "kernel_gradient_workspace",
     "prepare",
 ]
 
@@ -176,41 +174,6 @@ def kernel_gradient(
         workspace = _workspace(ours, chosen.workspace(call), [x, dy, result], workspace)
         chosen.launch(ours, call, GradientArrays(x, dy, result, workspace))
         return _delivered(result, out)
-
-
-def kernel_gradient_workspace(
-    geometry: ConvGeometry,
-    samples: int,
-    *,
-    channels_last: bool,
-    dtype: str,
-    transposed: bool,
-    algorithm: str | None = None,
-) -> int:
-    """Bytes that `kernel_gradient` needs beside its result."""
-    call = Call(geometry, samples, transposed, channels_last, dtype)
-    return choose_gradient(call, algorithm).workspace(call)
-
-
-def input_gradient(
-    geometry: ConvGeometry,
-    dy: Array,
-    kernel: Array,
-    *,
-    channels_last: bool,
-    dtype: str,
-    transposed: bool,
-    precision: str = "ieee",
-    out: Array | None = None,
-    device: Device | None = None,
-) -> Array:
-    """Pull `dy` back to the input: each direction is the other's transpose, and the kernel is conjugated."""
-    run = conv if transposed else conv_transpose
-    kernel = kernel.conj() if dtype.startswith("complex") else kernel
-    return run(
-        geometry, dy, kernel, None, None,
-        channels_last=channels_last, dtype=dtype, precision=precision, out=out, device=device,
-    )  # fmt: skip
 
 
 def _room(
