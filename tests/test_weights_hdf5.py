@@ -148,7 +148,38 @@ def test_a_structure_that_refers_to_itself_ends(hdf5):
         at = Reader(file, len(data)).root["a"].address + 16
     data[at : at + 24] = b"\x10\0\x10\0\0\0\0\0" + at.to_bytes(8, "little") + (24).to_bytes(8, "little")
     path.write_bytes(data)
+    assert "is longer than it says" in refusal(lambda path: read(path, "a"), path)
+    data[at - 14 : at - 12] = b"\xff\xff"  # the number of messages
+    path.write_bytes(data)
     assert "refers to itself" in refusal(lambda path: read(path, "a"), path)
+
+
+def test_messages_of_nothing_take_no_memory(hdf5):
+    """A header of empty messages: what is made of each is many times what it takes in the file."""
+    path = hdf5(lambda file: file.create_dataset("a", data=np.zeros(10**6, "f4")))
+    data = bytearray(path.read_bytes())
+    address = len(data) - 4 * 10**6
+    data[address : address + 16] = b"\1\0\xff\xff\1\0\0\0" + (3 * 10**6).to_bytes(4, "little") + bytes(4)
+    data[64:72] = address.to_bytes(8, "little")  # of the root
+    path.write_bytes(data)
+    message = refusal(lambda path: read(path, "a"), path, most=3 * 10**7)
+    assert "is longer than it says" in message
+
+
+def test_an_index_of_many_levels(hdf5):
+    """Each would pass on all entries of the one below: they take no more levels than entries need."""
+    path = hdf5(lambda file: file.create_dataset("a", data=np.ones(3, "f4")))
+    data = path.read_bytes()
+    at = data.index(b"TREE").to_bytes(8, "little")
+    for level in range(1, 10):
+        child, child_at = at, len(data)
+        data += b"TREE\0" + bytes([level, 1, 0]) + b"\xff" * 16 + bytes(8) + child
+        at = child_at.to_bytes(8, "little")
+        path.write_bytes(data.replace(b"\x11\0\x10\0\0\0\0\0" + child, b"\x11\0\x10\0\0\0\0\0" + at))
+        data = path.read_bytes()
+        if level == 8:
+            assert read(path, "a").sum() == 3
+    assert "the index of a group is not where it should be" in refusal(lambda path: read(path, "a"), path)
 
 
 def test_texts_that_share_their_letters_are_not_multiplied(hdf5):
@@ -204,7 +235,8 @@ def test_many_attributes_are_looked_at_once(hdf5):
         (b"\x01\0\x05\0", b"\x07\0\x05\0", "an attribute has a form that Keras does not write"),
         (b"text\0\0\0\0\x19", b"text\0\0\0\0\x10", "its attribute 'text' is no text"),
         (b"letter\0\0", b"lettersx", "a name does not end"),
-        (b"\x11\0\x10\0", b"\x11\0\x08\0", "a part of it is shorter than what it should hold"),
+        (b"\x11\0\x10\0", b"\x11\0\x08\0", "a group or an array is longer than it says"),
+        (b"\x05\0\x14\0\x08", b"\x05\0\x14\0\0", "a part of it is shorter than what it should hold"),
         (b"\2" + bytes(7) + b"\2" + bytes(7) + b"ab", b"\x09" + bytes(15) + b"ab", "'fixed' breaks off"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 import gpuconv
 from gpuconv.layers import Activation, Conv1D, Conv1DTranspose, Dropout, Input, Sequential
 from tests.bounds import chain_bound
-from tests.mutations import zipped
+from tests.mutations import members_of, zipped
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install gpuconv[test]")
 
@@ -264,6 +264,46 @@ def test_a_functional_model_of_tf_keras_2(tmp_path, class_name):
         tmp_path / "model.h5", {"class_name": class_name, "config": config}, {"x": {}, **weights}
     )
     np.testing.assert_array_equal(gpuconv.load(path)(X), expected_2(X, weights))
+
+
+def test_an_activation_that_is_a_layer(tmp_path):
+    weights, entries = arrays_2(), [input_2(), *layers_2()]
+    entries[1]["config"]["activation"] = layer_2("ReLU", "re_lu", max_value=0.5, threshold=0.0)
+    config = {"class_name": "Sequential", "config": {"name": "s", "layers": entries}}
+    model = gpuconv.load(legacy_file(tmp_path / "model.h5", config, weights))
+    assert model.layers[1].activation.keywords == {"max_value": 0.5, "threshold": 0.0}
+    assert model.layers[1](X).max() == 0.5
+
+
+@pytest.mark.parametrize("version", ["2.9.0", "3.15.1", None])
+def test_the_hard_sigmoid_of_tf_keras_2_is_another(tmp_path, version):
+    members = members_of((FOLDER / "one_axis.keras").read_bytes())
+    config = json.loads(members["config.json"])
+    config["config"]["layers"][1]["config"]["activation"] = "hard_sigmoid"
+    members |= {"config.json": json.dumps(config), "metadata.json": json.dumps({"keras_version": version})}
+    path = tmp_path / "model.keras"
+    path.write_bytes(zipped(members))
+    if version != "2.9.0":
+        assert gpuconv.load(path).layers[1].activation is gpuconv.activations.hard_sigmoid
+        return
+    entries = [input_2(), *layers_2()]
+    entries[1]["config"]["activation"] = "hard_sigmoid"
+    config = {"class_name": "Sequential", "config": {"name": "s", "layers": entries}}
+    legacy = legacy_file(tmp_path / "model.h5", config, arrays_2())
+    for file in (path, legacy):
+        with pytest.raises(ValueError, match=r"'down' \(Conv1D\): hard_sigmoid had another .* Keras 2\.9\.0"):
+            gpuconv.load(file)
+
+
+def test_weights_of_functional_models_in_a_model(tmp_path):
+    """Ours are Sequential, whatever they were in Keras."""
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        for number, name in enumerate(("functional", "functional_1")):
+            file[f"layers/{name}/layers/conv1d/vars/0"] = np.full((1, 2, 2), number, "f4")
+    parts = [Sequential([Conv1D(2, 1, use_bias=False)]) for _ in range(2)]
+    model = gpuconv.load(path, into=Sequential([Input((None, 2)), *parts]))
+    assert [weight.mean() for weight in model.weights] == [0, 1]
 
 
 def test_weights_of_tf_keras_2(tmp_path):

@@ -238,17 +238,54 @@ REFUSED = {
     "another automatic padding": (proto([conv(auto_pad="BOTH")], [weight()]), "its auto_pad is 'BOTH'"),
     "negative pads": (proto([conv(pads=[-1, 0])], [weight()]), "Expected padding to be at least 0"),
     "pads of another rank": (proto([conv(pads=[1])], [weight()]), "its pads is [1], not 2 integers"),
-    "strides of another kind": (proto([conv(strides=2.5)], [weight()]), "its strides is 2.5, not 1 integers"),
-    "groups of another kind": (proto([conv(group="x")], [weight()]), "its group is 'x', not a number"),
+    "strides of another kind": (proto([conv(strides=2.5)], [weight()]), "its 'strides' is no attribute of"),
+    "groups of another kind": (proto([conv(group="x")], [weight()]), "its 'group' is no attribute of"),
+    "a fraction of groups": (proto([conv(group=1.5)], [weight()]), "its 'group' is no attribute of the"),
+    "a fraction as axis": (
+        proto([node("Softmax", ["x"], ["y"], axis=1.5)], []), "its 'axis' is no attribute of the operator",
+    ),
+    "an attribute of another operator": (
+        proto([node("Relu", ["x"], ["y"], alpha=0.5)], []), "its 'alpha' is no attribute of the operator",
+    ),
+    "an input that is not used": (
+        proto([node("Relu", ["x", "w"], ["y"])], [weight()]), "(Relu): it is given ['x', 'w']; " + X_ALONE,
+    ),
+    "an operator before its time": (
+        proto([node("Gelu", ["x"], ["y"])], [], version=19), "version 19 of ONNX's operators has no Gelu",
+    ),
+    "a version without end": (
+        proto([node("Relu", ["x"], ["y"])], [], version=2**40), "of ONNX's operators has no Relu",
+    ),
+    "two paddings": (
+        proto([conv(auto_pad="SAME_UPPER", pads=[1, 0])], [weight()]),
+        "it has auto_pad='SAME_UPPER' and pads=[1, 0]",
+    ),
+    "an automatic padding of gaps": (
+        proto([conv(auto_pad="SAME_LOWER", strides=[3])], [weight()]),
+        "its auto_pad is SAME, and a stride exceeds",
+    ),
+    "a weight of another type": (
+        proto([CONV], [weight(W.astype("float64"))]), "is not of its input's type, float32",
+    ),
+    "whole numbers as weight": (
+        proto([CONV], [weight(W.astype("int64"))]), "is not of its input's type, float32",
+    ),
+    "two weights of a name": (proto([CONV], [weight(), weight(2 * W)]), "it gives two constants one name"),
+    "a constant of a weight's name": (
+        proto([node("Constant", [], ["w"], value=weight(2 * W)), CONV], [weight()]), "two constants one name",
+    ),
+    "an output of a weight's name": (
+        proto([node("Relu", ["x"], ["w"]), CONV], [weight()]), "it gives the name 'w' twice",
+    ),
     "no groups": (proto([conv(group=0)], [weight()]), "(ConvTranspose): Expected"),
     "another kernel shape": (
         proto([conv(kernel_shape=[5])], [weight()]), "its kernel_shape is not that of its",
     ),
     "a tensor as attribute": (
-        proto([conv(strides=weight())], [weight()]), "its 'strides' is of a type that no",
+        proto([conv(strides=weight())], [weight()]), "its 'strides' is no attribute of the operator, or of",
     ),
     "a slope without end": (
-        proto([node("LeakyRelu", ["x"], ["y"], alpha=float("inf"))], []), "its alpha is inf, not a number",
+        proto([node("LeakyRelu", ["x"], ["y"], alpha=float("inf"))], []), "its alpha is inf, not a finite",
     ),
     "another selu": (
         proto([node("Selu", ["x"], ["y"], alpha=1.5)], []), "its alpha is 1.5; 1.67326319 is supported",
@@ -310,6 +347,14 @@ def test_versions_that_are_missing(file):
     model = proto([CONV], [weight()])
     del model.opset_import[:]
     assert "does not say which version of ONNX's operators" in refusal(gpuconv.load, file(model))
+
+
+def test_functions_of_the_file_are_not_operators(file):
+    model = proto([node("Relu", ["x"], ["y"])], [])
+    model.functions.add(name="Relu", domain="mine", output=["o"])
+    assert gpuconv.load(file(model)).layers[-1].name == "relu"
+    model.functions.add(name="Relu", output=["o"])
+    assert "it has functions in the place of ONNX's operators" in refusal(gpuconv.load, file(model))
 
 
 def test_a_file_of_something_else(tmp_path):

@@ -160,6 +160,16 @@ REFUSED = {
     "a fraction as axis": (ONE, settings(9, axis=0.5), "'softmax' (Softmax): Expected axis to be an int"),
     "an axis too many": (ONE, settings(9, axis=7), "layer 'softmax' (Softmax): Expected axis"),
     "a huge rate": (ONE, settings(3, rate=10**400), "layer 'dropout' (Dropout)"),
+    "a text as trainable": (ONE, model(trainable="no"), "(Sequential): it has trainable='no', not True or"),
+    "a text as use_bias": (ONE, settings(4, use_bias="no"), "it has use_bias='no', not True or False"),
+    "an activation layer from elsewhere": (
+        ONE, settings(1, activation={"module": "mine", "class_name": "ELU", "config": {"name": "e"}}),
+        "layer 'down' (Conv1D): its activation is a ELU of 'mine'",
+    ),
+    "an activation of another dtype": (
+        ONE, settings(1, activation={"class_name": "ELU", "config": {"name": "e", "dtype": "float16"}}),
+        "layer 'down' (Conv1D): its activation, a ELU, has another dtype than its own",
+    ),
     "one bias more": (ONE, settings(4, use_bias=True), "it has 1 weights for layer 'up', which has 2"),
     "two layers of a name": (ONE, settings(6, name="up"), "Expected layers of different names"),
     "not built": (ONE, unbuilt, "model 'one_axis' was saved before it was built, so it has no weights"),
@@ -213,6 +223,18 @@ def test_members_of_the_archive_that_are_not_what_they_should_be(tmp_path, membe
     path = tmp_path / "model.keras"
     path.write_bytes(zipped({name: data for name, data in found.items() if data is not None}))
     with pytest.raises(ValueError, match=message):
+        gpuconv.load(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5"])
+def test_members_of_one_name(tmp_path, name):
+    """Which of them is meant would be a guess."""
+    path = tmp_path / "model.keras"
+    path.write_bytes((FOLDER / ONE).read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"{}")
+    with pytest.raises(ValueError, match=f"it holds 2 members called {name}"):
         gpuconv.load(path)
 
 

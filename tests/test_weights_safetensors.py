@@ -106,6 +106,15 @@ def test_names_decide_where_layers_have_them(tmp_path):
     assert "encoder.weight (1, 1, 1)" in message
 
 
+def test_names_in_messages_can_be_written(tmp_path):
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    path = written(tmp_path / "a.safetensors", {"\ud800\x1b[2J": entry})
+    model = Sequential([Input((2, None)), Conv1D(3, 4, **FIRST)])
+    message = refusal(lambda path: gpuconv.load(path, into=model), path)
+    assert r"is given \ud800\x1b[2J (0,)" in message or r"it has \ud800\x1b[2J (0,)" in message
+    assert message.isprintable()
+
+
 def test_models_in_models_and_a_module_at_the_top(tmp_path):
     path = file_of(tmp_path / "a.safetensors", weight=np.ones((3, 2, 4)), bias=np.ones(3))
     model = Sequential([Input((2, None)), Sequential([Conv1D(3, 4, **FIRST)])])

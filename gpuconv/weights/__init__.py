@@ -49,8 +49,9 @@ def load(path: str | os.PathLike[str], *, into: Sequential | None = None) -> Seq
         Of the file. Nothing in it is run.
     into : Sequential, optional
         A built model. Its weights become those of the file: of Keras files by the order of the layers of
-        each class, as in Keras; of others by name where the names agree, else by order. All shapes are
-        checked before the first is set.
+        each class, as in Keras (the legacy form has those of frozen layers last in an inner model: freeze the
+        same ones); of .safetensors files by name where the names agree, else by order; of ONNX
+        files by order. All shapes are checked before the first is set.
 
     Returns
     -------

@@ -28,8 +28,9 @@ def reading(what: str, path: Path, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except caught as error:
-        # Which may quote the file.
-        problem = str(error)[:_MESSAGE_LIMIT].rstrip(".")
+        # Which may quote the file, whose names may be long, steer a terminal, or be text that none can write.
+        quoted = str(error)[:_MESSAGE_LIMIT].rstrip(".")
+        problem = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in quoted)
         raise ValueError(f"Expected {what}. Received {path}: {problem}.") from error
 
 

@@ -28,6 +28,10 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _UNDEFINED = 2**64 - 1
 #: Bytes of everything but arrays that are read at most, parts read twice counted twice.
 _STRUCTURE_LIMIT = 64 * 2**20
+#: What a header message counts for beside its own bytes: one of a few bytes takes as much to keep.
+_MESSAGE_COST = 128
+#: Levels of a group's index: each has up to 32 times the entries of the one below.
+_LEVEL_LIMIT = 8
 
 # Types of header messages.
 _DATASPACE, _DATATYPE, _EXTERNAL, _LAYOUT, _FILTERS = 0x01, 0x03, 0x07, 0x08, 0x0B
@@ -203,14 +207,18 @@ class Item:
 
     @cached_property
     def _messages(self) -> list[_Message]:
-        version, size = _unpack("<B7xI", self.reader.structure(self.address, 16), 0)
+        version, count, size = _unpack("<BxH4xI", self.reader.structure(self.address, 16), 0)
         if version != 1:
             raise ValueError("the header of a group or an array is not where it should be")
-        blocks, messages = [(self.address + 16, size)], []
+        blocks = [(self.address + 16, size)]
+        messages: list[_Message] = []
         for address, length in blocks:  # which grows
             data, at = self.reader.structure(address, length), 0
             while at + 8 <= len(data):
                 kind, size, flags = _unpack("<HHB", data, at)
+                self.reader.spend(_MESSAGE_COST)
+                if len(messages) == count:
+                    raise ValueError("the header of a group or an array is longer than it says")
                 message = _Message(kind, bool(flags & 2), data[at + 8 : at + 8 + size])
                 if kind == _CONTINUATION:
                     blocks.append(_unpack("<QQ", message.data, 0))
@@ -221,7 +229,7 @@ class Item:
     def _symbols(self, address: int, level: int | None, names: bytes) -> Iterator[tuple[str, int]]:
         """The entries of the B-tree at `address`; `level` counts down to 0, so no tree contains itself."""
         signature, kind, found, used = _unpack("<4sBBH", self.reader.structure(address, 24), 0)
-        if signature != b"TREE" or kind != 0 or level not in (None, found):
+        if signature != b"TREE" or kind != 0 or level not in (None, found) or found > _LEVEL_LIMIT:
             raise ValueError("the index of a group is not where it should be")
         entries = self.reader.structure(address + 24, 16 * used)
         for (child,) in struct.iter_unpack("<8xQ", entries):

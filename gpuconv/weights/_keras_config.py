@@ -77,8 +77,8 @@ def node_of(layer: Layer) -> Node:
 # --- from a configuration to a tree --------------------------------------------------------------
 
 
-def read_model(entry: dict[str, Any]) -> Node:
-    """The tree of the model whose configuration is `entry`.
+def read_model(entry: dict[str, Any], version: str) -> Node:
+    """The tree of the model whose configuration is `entry`, written by Keras of this version.
 
     Raises
     ------
@@ -88,7 +88,12 @@ def read_model(entry: dict[str, Any]) -> Node:
     node = _node(entry)
     if node.children is None:
         raise ValueError(f"it holds a {node.class_name}, not a model")
-    _check_count(sum(1 for _ in leaves(node)))
+    found = list(leaves(node))
+    _check_count(len(found))
+    for leaf in found:
+        if version.startswith("2") and "hard_sigmoid" in str(leaf.config.get("activation")):
+            problem = f"hard_sigmoid had another slope in Keras {version:.80}, and is not supported"
+            raise ValueError(_named(leaf.name, leaf.class_name, problem))
     return node
 
 
@@ -103,14 +108,17 @@ def _node(entry: Any) -> Node:
     class_name = entry_of(entry, "class_name", str, "a layer")
     config = entry_of(entry, "config", dict, f"a layer of the class {class_name!r}")
     name = entry_of(config, "name", str, f"a layer of the class {class_name!r}")
-    module = str(entry.get("module") or "keras").partition(".")[0]
-    foreign = module not in ("keras", "tf_keras", "tensorflow") or ">" in str(entry.get("registered_name"))
+    foreign = _is_foreign(entry)
     if foreign or class_name not in (*_SUPPORTED, *_GRAPHS):
         whose = f" of {entry.get('module')!r:.80}" if foreign else ""
         raise ValueError(
             f"layer {name!r} is of the class {class_name!r}{whose}, which is not supported. "
             f"Supported are {', '.join(_SUPPORTED)}"
         )
+    for key in ("trainable", "use_bias"):
+        if not isinstance(config.get(key, True), bool):
+            problem = f"it has {key}={config[key]!r:.80}, not True or False"
+            raise ValueError(_named(name, class_name, problem))
     is_model = class_name == "Sequential" or class_name in _GRAPHS
     try:
         own = (_of_model if is_model else _of_layer)(entry, config)
@@ -118,10 +126,16 @@ def _node(entry: Any) -> Node:
         raise ValueError(_named(name, class_name, error)) from error
     if is_model:
         own["children"] = tuple(map(_node, own["children"]))
-    return Node(class_name, name, bool(config.get("trainable", True)), **own)
+    return Node(class_name, name, config.get("trainable", True), **own)
 
 
-def _named(name: str, class_name: str, error: Exception) -> str:
+def _is_foreign(entry: dict[str, Any]) -> bool:
+    """Whether the class of `entry` is from elsewhere, whatever its name."""
+    module = str(entry.get("module") or "keras").partition(".")[0]
+    return module not in ("keras", "tf_keras", "tensorflow") or ">" in str(entry.get("registered_name"))
+
+
+def _named(name: str, class_name: str, error: object) -> str:
     return f"layer {name!r} ({class_name}): {error}"
 
 
@@ -145,19 +159,32 @@ def _of_layer(entry: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in config.items() if key not in _NOT_READ}
     found["dtype"] = _policy(config.get("dtype"))
     if class_name in _ACTIVATIONS:
-        names = _ACTIVATIONS[class_name]
-        parameters = {names[key]: found.pop(key) for key in names if key in found}
-        found["activation"] = {"class_name": class_name, "config": parameters}
+        found["activation"] = _identifier(class_name, found)
+        found = {key: value for key, value in found.items() if key not in _ACTIVATIONS[class_name]}
     if class_name == "Dropout" and not isinstance(found.get("seed"), int):
         found["seed"] = None  # a generator of Keras' own, whose draws are not ours in any case
     if not isinstance(found.get("padding", ""), str):  # ours take numbers, too, of any size
         raise ValueError(f"it has padding={found['padding']!r:.80}, not a text")
     activation = found.get("activation")
     if isinstance(activation, dict) and isinstance(activation.get("config"), dict):
-        for key, value in activation["config"].items():
+        inner, settings = activation.get("class_name"), activation["config"]
+        if inner in tuple(_ACTIVATIONS) and "name" in settings:  # a layer in the place of a function
+            if _is_foreign(activation):
+                raise ValueError(f"its activation is a {inner} of {activation.get('module')!r:.80}")
+            if _policy(settings.get("dtype")) != found["dtype"]:
+                raise ValueError(f"its activation, a {inner}, has another dtype than its own")
+            found["activation"] = _identifier(inner, settings)
+        for key, value in found["activation"]["config"].items():
             _check_parameter(key, value)
-    arrays = 1 + bool(config.get("use_bias", True)) if class_name in _CONVOLUTIONS else 0
+    arrays = 1 + config.get("use_bias", True) if class_name in _CONVOLUTIONS else 0
     return {"arrays": arrays, "config": found, "lora_scale": _lora_scale(config)}
+
+
+def _identifier(class_name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The activation that a layer of `_ACTIVATIONS` with this configuration computes."""
+    names = _ACTIVATIONS[class_name]
+    parameters = {names[key]: value for key, value in config.items() if key in names}
+    return {"class_name": class_name, "config": parameters}
 
 
 def _check_parameter(key: str, value: Any) -> None:

@@ -36,6 +36,8 @@ def weights(node: Node, group: Item) -> list[list[np.ndarray]]:
     used = set()
     for child in node.children or ():
         kind = snake_case(child.class_name)
+        if child.children is not None and kind not in names and "functional" in names:
+            kind = "functional"  # of which ours are Sequential, too
         number, counts[kind] = counts[kind], counts[kind] + 1
         name = f"{kind}_{number}" if number else kind
         used.add(name)

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpuconv import layers
 from gpuconv.layers import Layer
+from gpuconv.namespace import dtype_name
 from gpuconv.weights.safetensors import to_kernel
 
 __all__ = ["SUPPORTED", "Call", "layer_of"]
@@ -22,6 +23,7 @@ class Call(NamedTuple):
     """What a node is called with beside the one array that a layer is given."""
 
     attributes: Mapping[str, Any]
+    """Those that are given, each of the type that the operator has."""
     constants: tuple[np.ndarray | None, ...]
     """Its inputs after the first; None for one that is left out."""
     version: int
@@ -45,15 +47,14 @@ class Call(NamedTuple):
     def number(self, name: str, default: float) -> float:
         """The attribute `name`, a finite number."""
         value = self.attributes.get(name, default)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"its {name} is {value!r:.80}, not a number")
+        if not math.isfinite(value):
+            raise ValueError(f"its {name} is {value}, not a finite number")
         return value
 
     def integers(self, name: str, default: list[int]) -> list[int]:
         """The attribute `name`, as many integers as `default` has."""
         value = self.attributes.get(name, default)
-        integral = isinstance(value, list) and all(type(n) is int for n in value)
-        if not integral or len(value) != len(default):
+        if len(value) != len(default):
             raise ValueError(f"its {name} is {value!r:.80}, not {len(default)} integers")
         return value
 
@@ -66,15 +67,25 @@ def _convolution(ndim: int, transposed: bool, call: Call, weight: np.ndarray) ->
     size = list(weight.shape[2:])
     if call.integers("kernel_shape", size) != size:
         raise ValueError(f"its kernel_shape is not that of its weight, {weight.shape}")
+    own = call.options["dtype"]
+    if any(array is not None and dtype_name(array.dtype) != own for array in (weight, bias)):
+        raise ValueError(f"its weight or its bias is not of its input's type, {own}")
     groups = int(call.number("group", 1))
+    strides, dilations = (call.integers(name, [1] * ndim) for name in ("strides", "dilations"))
+    extents = [(n - 1) * rate + 1 for n, rate in zip(size, dilations, strict=True)]
+    gaps = transposed and any(step > extent for step, extent in zip(strides, extents, strict=True))
+    padding = _padding(ndim, transposed, call)
+    if gaps and isinstance(padding["padding"], str):
+        # ONNX Runtime makes fewer samples here than the definition says.
+        raise ValueError("its auto_pad is SAME, and a stride exceeds the kernel: export it with pads instead")
     kernel = np.ascontiguousarray(to_kernel(weight))
     kind = getattr(layers, f"Conv{ndim}D{'Transpose' if transposed else ''}")
     return kind(
         weight.shape[1] * groups if transposed else weight.shape[0],
         size,
-        call.integers("strides", [1] * ndim),
-        **_padding(ndim, transposed, call),
-        dilation_rate=call.integers("dilations", [1] * ndim),
+        strides,
+        **padding,
+        dilation_rate=dilations,
         groups=groups,
         data_format="channels_first",
         use_bias=bias is not None,
@@ -88,6 +99,9 @@ def _padding(ndim: int, transposed: bool, call: Call) -> dict[str, Any]:
     if call.attributes.get("output_shape"):
         raise ValueError("its output_shape fixes the lengths: export it with pads and output_padding instead")
     automatic = call.attributes.get("auto_pad", "NOTSET")
+    pads = call.integers("pads", [0] * 2 * ndim)
+    if automatic != "NOTSET" and any(pads):
+        raise ValueError(f"it has auto_pad={automatic!r:.80} and pads={pads}, of which one is supported")
     extra = call.integers("output_padding", [0] * ndim)
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         if any(extra):
@@ -95,7 +109,6 @@ def _padding(ndim: int, transposed: bool, call: Call) -> dict[str, Any]:
         return {"padding": "same" if automatic == "SAME_UPPER" else "same_lower"}
     if automatic not in ("NOTSET", "VALID"):
         raise ValueError(f"its auto_pad is {automatic!r:.80}")
-    pads = call.integers("pads", [0] * 2 * ndim) if automatic == "NOTSET" else [0] * 2 * ndim
     padding = list(zip(pads[:ndim], pads[ndim:], strict=True))
     return {"padding": padding, "output_padding": extra} if transposed else {"padding": padding}
 
@@ -155,7 +168,7 @@ def _clip(call: Call) -> Any:
         low, high = call.scalar(0), call.scalar(1)
     if (low, high) == (-1, 1):
         return "hard_tanh"
-    if low == 0 and isinstance(high, int | float) and 0 < high < math.inf:
+    if low == 0 and high is not None and 0 < high < math.inf:
         return {"class_name": "relu", "config": {"max_value": high}}
     raise ValueError(f"its bounds are {low} and {high}; 0 and a number above, or -1 and 1, are supported")
 

@@ -20,7 +20,7 @@ from gpuconv.weights._keras_config import Node, build, node_of, read_model
 
 __all__ = ["load_hdf5", "load_zip"]
 
-_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
 #: Keras does not compress; what was compressed afterwards may be so many times larger than the file.
 _EXPANSION_LIMIT = 100
 # What zipfile raises for archives that are damaged, encrypted or compressed in some other way.
@@ -38,6 +38,8 @@ def load_zip(path: Path, into: Sequential | None) -> Sequential:
     with reading("a .keras file", path, *_ZIP_ERRORS), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         for wanted in (_CONFIG, _WEIGHTS):
+            if names.count(wanted) > 1:
+                raise ValueError(f"it holds {names.count(wanted)} members called {wanted}")
             if wanted not in names:
                 pickled = any(name.endswith(".pkl") for name in names)
                 hint = ", but a pickle, which can run code: save with safetensors instead" if pickled else ""
@@ -46,7 +48,11 @@ def load_zip(path: Path, into: Sequential | None) -> Sequential:
         root = Reader(io.BytesIO(stored), len(stored)).root
         if into is not None:
             return _filled(into, _keras_stores.weights(node_of(into), root))
-        node = read_model(json_object(_member(archive, _CONFIG, JSON_LIMIT), _CONFIG))
+        config, metadata = (
+            json_object(_member(archive, name, JSON_LIMIT), name) if name in names else {}
+            for name in (_CONFIG, _METADATA)
+        )
+        node = read_model(config, str(metadata.get("keras_version")))
         return build(node, _keras_stores.weights(node, root))
 
 
@@ -69,7 +75,8 @@ def load_hdf5(path: Path, into: Sequential | None) -> Sequential:
             )
         if len(config) != 1 or len(config[0]) > JSON_LIMIT:
             raise ValueError("its model_config is not one text of a size that a model has")
-        node = read_model(json_object(config[0], "model_config"))
+        version = (root.texts("keras_version") or [""])[0]
+        node = read_model(json_object(config[0], "model_config"), version)
         return build(node, _any_weights(node, root))
 
 

@@ -30,7 +30,6 @@ _FIELDS = {"float32": "float_data", "float64": "double_data", "int64": "int64_da
 #: Where an attribute keeps a value of each type that a supported node has.
 _VALUES = {1: "f", 2: "i", 3: "s", 6: "floats", 7: "ints"}
 _DOMAINS = ("", "ai.onnx")
-_CONSTANTS_LIMIT = 2  # that a supported node is given: a weight and a bias, two bounds, ...
 _EXTERNAL = 1
 
 
@@ -61,9 +60,12 @@ def _model(proto: Any) -> Sequential:
     versions = [entry.version for entry in proto.opset_import if entry.domain in _DOMAINS]
     if len(versions) != 1:
         raise ValueError("it does not say which version of ONNX's operators it uses")
+    if any(function.domain in _DOMAINS for function in proto.functions):
+        raise ValueError("it has functions in the place of ONNX's operators")
     if len(graph.node) > LAYER_LIMIT:
         raise ValueError(f"it has {len(graph.node)} nodes; {LAYER_LIMIT} are read at most")
     constants = _constants(graph)
+    _check_names(graph, constants)
     # Before version 4 of the format the weights were listed as inputs, too.
     inputs = [entry for entry in graph.input if entry.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:
@@ -93,13 +95,26 @@ def _is_constant(node: Any) -> bool:
 
 def _constants(graph: Any) -> dict[str, Any]:
     """The tensors that the file holds, by name."""
-    found = {tensor.name: tensor for tensor in graph.initializer}
+    pairs = [(tensor.name, tensor) for tensor in graph.initializer]
     for node in filter(_is_constant, graph.node):
         values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
         if len(values) != 1 or len(node.output) != 1:
             raise ValueError(f"node {node.name!r:.80} (Constant) does not hold a tensor")
-        found[node.output[0]] = values[0]
+        pairs.append((node.output[0], values[0]))
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("it gives two constants one name")
     return found
+
+
+def _check_names(graph: Any, constants: dict[str, Any]) -> None:
+    """Refuse a graph that gives two values one name: which of them a node is given would be a guess."""
+    taken = {*constants, *(entry.name for entry in graph.input)}
+    for node in itertools.filterfalse(_is_constant, graph.node):
+        for name in filter(None, node.output):
+            if name in taken:
+                raise ValueError(f"it gives the name {name!r:.80} twice")
+            taken.add(name)
 
 
 def _described(entry: Any) -> tuple[str, tuple[int | None, ...]]:
@@ -132,7 +147,8 @@ def _layer(
     others = list(node.input[1:])
     unknown = [name for name in others if name and name not in constants]
     alone = node.output and node.input and node.input[0] == current
-    if not alone or unknown or len(others) > _CONSTANTS_LIMIT:
+    schema = _schema(node.op_type, version)
+    if not alone or unknown or len(node.input) > schema.max_input:
         raise ValueError(
             f"it is given {list(node.input)!r:.200}; {current!r:.80} and constants of the file, each used "
             "once, are supported"
@@ -142,13 +158,23 @@ def _layer(
         if array is not None and array.size > 1:
             # Layers have weights of their own: a small file could ask for many copies.
             constants.pop(name, None)
-    attributes = {attribute.name: _value(attribute) for attribute in node.attribute}
+    attributes = {attribute.name: _value(attribute, schema) for attribute in node.attribute}
     return layer_of(node.op_type, Call(attributes, arrays, version, options))
 
 
-def _value(attribute: Any) -> Any:
-    if attribute.type not in _VALUES:
-        raise ValueError(f"its {attribute.name!r:.80} is of a type that no supported node has")
+def _schema(op: str, version: int) -> Any:
+    """What ONNX says of the operator `op` as it was in `version`."""
+    defs = needed("onnx").defs
+    try:
+        return defs.get_schema(op, version)
+    except (defs.SchemaError, TypeError) as error:  # the second for a version of more than 32 bits
+        raise ValueError(f"version {version} of ONNX's operators has no {op}") from error
+
+
+def _value(attribute: Any, schema: Any) -> Any:
+    known = schema.attributes.get(attribute.name)
+    if known is None or known.type.value != attribute.type or attribute.type not in _VALUES:
+        raise ValueError(f"its {attribute.name!r:.80} is no attribute of the operator, or of another type")
     value = getattr(attribute, _VALUES[attribute.type])
     if isinstance(value, bytes):
         return value.decode()
