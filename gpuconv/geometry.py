@@ -105,6 +105,8 @@ def integer(name: str, value: Any, minimum: int, whole: Any = None) -> int:
     ValueError
         For a fraction, or for less than `minimum`.
     """
+    if type(value) is int and minimum <= value <= sys.maxsize:  # the usual case, without the questions
+        return value
     whole = value if whole is None else whole
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"Expected {name} to be an integer. Received {name}={whole!r}.")

@@ -6,6 +6,7 @@ pays for, or needs, anything else.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -75,6 +76,8 @@ def library(array: Array) -> str:
     >>> library(np.zeros(3))
     'numpy'
     """
+    if type(array) is np.ndarray:  # the usual case, without the questions
+        return "numpy"
     if isinstance(array, np.ma.MaskedArray | np.matrix):
         kind = type(array).__name__
         raise TypeError(
@@ -120,11 +123,23 @@ def array_namespace(**arrays: Array) -> Namespace:
                 f"Expected arrays of one library. Received {first} of {owner} and {name} of {found}. "
                 f"Convert one of them: nothing is copied between libraries or devices unasked."
             )
-    return _compat_namespace(*arrays.values())
+    return _numpy_namespace() if owner == "numpy" else _compat_namespace(*arrays.values())
+
+
+@functools.cache
+def _numpy_namespace() -> Namespace:
+    return _compat_namespace(np.empty(0))
+
+
+@functools.cache  # NumPy puts the name together anew each time
+def _numpy_name(dtype: np.dtype) -> str:
+    return dtype.name
 
 
 def dtype_name(dtype: Any) -> str:
     """`dtype` as a word that means the same in every library: ``"float32"``."""
+    if isinstance(dtype, np.dtype):
+        return _numpy_name(dtype)
     if isinstance(dtype, type) and issubclass(dtype, np.generic):
         return dtype.__name__
     return str(getattr(dtype, "name", None) or str(dtype).rpartition(".")[2])

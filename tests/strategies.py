@@ -52,12 +52,14 @@ def paddings(draw, ndim, transposed):
 
 
 @st.composite
-def cases(draw, ndims=(1, 1, 2, 3), transposed=(True, False), most_dilation=3, most_depth=3):
+def cases(
+    draw, ndims=(1, 1, 2, 3), transposed=(True, False), most_dilation=3, most_depth=3, groups=(1, 1, 2, 3, 8)
+):
     """A call whose exact result is of integers that every dtype of the design holds."""
     ndim = draw(st.sampled_from(ndims))
     transposed = draw(st.sampled_from(transposed))
     longest, widest = _MOST[ndim]
-    groups = draw(st.sampled_from([1, 1, 2, 3, 8]))
+    groups = draw(st.sampled_from(groups))
     width, depth = draw(st.integers(1, 3)), draw(st.integers(1, most_depth))
     taps = draw(st.tuples(*[st.integers(1, widest)] * ndim))
     strides = draw(st.tuples(*[st.integers(1, 5)] * ndim))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import gpuconv
 from gpuconv import ops
-from gpuconv.backends import generic, numpy_
+from gpuconv.backends import generic
 from gpuconv.namespace import astype, dtype_name, like, to_numpy
 from gpuconv.ops.shapes import geometry_of
 from tests import oracle
@@ -104,42 +104,6 @@ def test_every_library_gives_its_own_kind_and_the_same_numbers(
     np.testing.assert_array_equal(to_numpy(y), wanted)
     back = getattr(gpuconv, f"conv{ndim}d")(y, arrays[1], groups=groups, data_format=data_format)
     assert type(back) is type(arrays[0])
-
-
-ELIGIBLE = {
-    "window": cases(),
-    "overlap_add": cases(ndims=(1,), transposed=(True,), most_dilation=1),
-    "tap_loop": cases(most_depth=1),
-}
-
-
-@pytest.mark.parametrize("algorithm", list(ELIGIBLE))
-@given(data=st.data(), rows=st.integers(1, 4))
-def test_each_algorithm_equals_the_loops_whatever_the_planner_would_choose(algorithm, data, rows):
-    """Forced, and with blocks of a few rows so that every block boundary is crossed."""
-    case = data.draw(ELIGIBLE[algorithm])
-    wanted = expected(case)
-    assume(wanted is not None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numpy_, "prefers_overlap_add", lambda _: algorithm == "overlap_add")
-        patch.setattr(numpy_, "prefers_tap_loop", lambda *_: algorithm == "tap_loop")
-        patch.setattr(numpy_, "_BLOCK", 1)
-        patch.setattr(numpy_, "_LEAST_ROWS", rows)
-        np.testing.assert_array_equal(run(case), wanted)
-
-
-def test_the_planner_chooses_each_algorithm_somewhere():
-    def choice(x_shape, kernel_shape, groups=1, **settings):
-        geometry = geometry_of(True, len(x_shape) - 2, x_shape, kernel_shape, True, groups, **settings)
-        if numpy_.prefers_overlap_add(geometry):
-            return "overlap-add"
-        return "taps" if numpy_.prefers_tap_loop(groups, x_shape[-1] // groups) else "window"
-
-    assert choice((1, 100, 512), (16, 256, 512), strides=8) == "window"
-    assert choice((1, 100, 1026), (1024, 1, 1026), strides=256) == "overlap-add"
-    assert choice((1, 100, 96), (12, 1, 96), 96, strides=2) == "taps"
-    assert choice((1, 9, 9, 64), (4, 4, 1, 64), strides=2) == "window"
-    assert choice((1, 100, 64), (7, 1, 64), dilation_rate=2) == "window"
 
 
 @given(case=cases(ndims=(1, 2), transposed=(True,)))

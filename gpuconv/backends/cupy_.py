@@ -103,6 +103,7 @@ def prepare(
         lambda n: chosen.workspace(call._replace(samples=n)),
         explain(call, limits, chosen.name),
         warmup,
+        kernel,
     )
 
 

@@ -89,7 +89,7 @@ def prepare(
 ) -> Prepared:
     """Say how a convolution would be computed: there is one way."""
     del geometry, samples, activation, transposed, channels_last, dtype, precision
-    return only("array API", f"products and sums of {library(kernel)}'s own", algorithm)
+    return only("array API", f"products and sums of {library(kernel)}'s own", algorithm, kernel)
 
 
 def kernel_gradient(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from gpuconv._typing import Array
 
 __all__ = ["Prepared", "only"]
 
@@ -19,9 +21,11 @@ class Prepared(NamedTuple):
     explanation: str
     warmup: Callable[[], None]
     """Do what the first call would otherwise wait for."""
+    kernel: Any
+    """What to hand over in place of the kernel."""
 
 
-def only(algorithm: str, reason: str, asked: str | None) -> Prepared:
+def only(algorithm: str, reason: str, asked: str | None, kernel: Array) -> Prepared:
     """What a backend prepares that has one way to run a convolution; `asked` may name it.
 
     Raises
@@ -31,4 +35,4 @@ def only(algorithm: str, reason: str, asked: str | None) -> Prepared:
     """
     if asked not in (None, algorithm):
         raise ValueError(f"Expected algorithm to be None or {algorithm!r}. Received algorithm={asked!r}.")
-    return Prepared(algorithm, (algorithm,), lambda _: 0, f"{algorithm}: {reason}", lambda: None)
+    return Prepared(algorithm, (algorithm,), lambda _: 0, f"{algorithm}: {reason}", lambda: None, kernel)

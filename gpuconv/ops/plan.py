@@ -35,7 +35,10 @@ def plan(
     algorithm: str | None = None,
     **options: Any,
 ) -> Plan:
-    """Prepare a convolution: check it, choose its algorithm and keep its weights.
+    """Prepare a convolution: check it, choose its algorithm and keep its weights, packed for it.
+
+    A plan's algorithm is the one that is fastest with weights that are packed already; the op's may be
+    another, and sum in another order. Both are within the rounding bound, and each repeats its bits.
 
     Parameters
     ----------
@@ -135,7 +138,12 @@ class Plan:
     >>> print(plan.explain())
     conv1d: (1, 100, 2) -> (1, 100, 3), kernel (5, 2, 3), float64, channels_last
     3e+03 multiply-adds, workspace of 0 bytes
-    window GEMM: a matrix product for each block of rows and group of phases
+    Toeplitz-block GEMM: products of windows of several strides and a band of weights
+      Toeplitz-block GEMM: 0.00952 ms of one core, 6.4e+03 multiply-adds, 400 results, 692 elements moved
+      overlap-add GEMM: 0.0133 ms of one core, 3.2e+03 multiply-adds, 1.6e+03 results, 2.1e+03 elements moved
+      window GEMM: 0.0145 ms of one core, 1.6e+04 multiply-adds, 1.6e+03 results, 620 elements moved
+      gather GEMM: 0.0194 ms of one core, 1.6e+04 multiply-adds, 1.6e+03 results, 1.5e+03 elements moved
+      tap loop: for one channel in each group
     """
 
     def __init__(
@@ -195,7 +203,7 @@ class Plan:
             )
         if workspace is not None:
             self._check_workspace(workspace, x, arrays)
-        weights = self._weights["kernel"], self._weights.get("bias")
+        weights = self._prepared.kernel, self._weights.get("bias")
         how = {"algorithm": self.algorithm, "workspace": workspace}
         return run(self._job, x, *weights, out, **how)
 

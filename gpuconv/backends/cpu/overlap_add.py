@@ -1,0 +1,139 @@
+"""Overlap-add GEMM: one product makes every tap of every input row, shifted sums put them together.
+
+The products are of taps by rows, (taps * width, depth) times (depth, rows): each tap's samples lie one after
+the other, and are added so, until each phase is put between the others.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, blocks, padded, split_channels
+
+__all__ = ["OVERLAP_ADD"]
+
+
+#: Taps times width: products of so few are made row by row.
+_FEW_TAPS = 32
+
+
+def _pack(call: Call, kernel: np.ndarray) -> np.ndarray:
+    """(groups, taps * width, depth), of the convolution that is transposed."""
+    weights = call.oriented(kernel)
+    weights = weights if call.transposed else weights[::-1]
+    taps, width, groups, depth = weights.shape
+    return np.ascontiguousarray(weights.transpose(2, 0, 1, 3)).reshape(groups, taps * width, depth)
+
+
+def _run(call: Call, weights: np.ndarray, arrays: Arrays, parts: int) -> None:
+    stride, crop, taps = _transposed(call)
+    groups = call.geometry.groups
+    x, out = (split_channels(array, call.channels_last, groups) for array in (arrays.x, arrays.out))
+    bias = None if arrays.bias is None else arrays.bias.reshape(groups, -1, 1)
+    overlap = -(-taps // stride) - 1
+    first, last = crop // stride, (crop + out.shape[-1] - 1) // stride
+    per_row = groups * call.width * (taps + stride)
+    tasks = []
+    for samples, rows in blocks(call.samples, last - first + 1, per_row, parts, halo=overlap):
+        rows = slice(first + rows.start, first + rows.stop)
+        some = arrays._replace(x=x[samples], bias=bias, out=out[samples])
+        tasks.append(functools.partial(_block, weights, some, rows, stride, crop))
+    threads.run(tasks, apart=parts > 1)
+
+
+def _transposed(call: Call) -> tuple[int, int, int]:
+    """Stride, left crop and taps. A forward convolution of stride 1 is a transposed one, taps reversed."""
+    axis = call.axis
+    crop = axis.crop_left if call.transposed else axis.kernel - 1 - axis.crop_left
+    return axis.stride, crop, axis.kernel
+
+
+def _block(weights: np.ndarray, arrays: Arrays, rows: slice, stride: int, crop: int) -> None:
+    """Make the rows, of `stride` samples each, counted from the first before the crop."""
+    x, out = arrays.x, arrays.out
+    n, groups, _, length = x.shape
+    width, made = out.shape[2], rows.stop - rows.start
+    taps = weights.shape[1] // width
+    overlap = -(-taps // stride) - 1
+    begin, end = max(0, rows.start - overlap), min(length, rows.stop)
+    read = max(0, end - begin)
+    columns = _product(weights, x[..., begin : begin + read].astype(weights.dtype, copy=False))
+    columns = columns.reshape(n, groups, taps, width, read)
+    sums = np.empty((n, groups, stride, width, made), weights.dtype)
+    if taps < stride:
+        sums[:, :, taps:] = 0
+    for turn in range(overlap + 1):
+        some = columns[:, :, turn * stride : (turn + 1) * stride]
+        # Input row i is in row i + turn of the result.
+        start = min(max(begin + turn, rows.start), rows.stop)
+        stop = max(start, min(begin + read + turn, rows.stop))
+        part = some[..., start - begin - turn : stop - begin - turn] if stop > start else some[..., :0]
+        whole = sums[:, :, : some.shape[2], :, start - rows.start : stop - rows.start]
+        if turn:
+            whole += part
+        else:
+            sums[..., : start - rows.start] = 0
+            sums[..., stop - rows.start :] = 0
+            whole[...] = part
+    for phase in range(stride):
+        # Sample t * stride + phase of row t, as far as the crops leave it.
+        t = max(rows.start, -((phase - crop) // stride))
+        stop = min(rows.stop, -((phase - crop - out.shape[-1]) // stride))
+        if t < stop:
+            place = out[..., t * stride + phase - crop : (stop - 1) * stride + phase - crop + 1 : stride]
+            arrays.deliver(sums[:, :, phase, :, t - rows.start : stop - rows.start], place, arrays.bias)
+
+
+def _product(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(samples, groups, taps * width, rows): all taps of `x`, of (samples, groups, depth, rows)."""
+    n, groups, depth, rows = x.shape
+    by_row = x.transpose(0, 3, 1, 2)  # channels_last
+    if groups > 1 or not by_row.flags.c_contiguous:
+        return np.matmul(weights, x)
+    # The rows of all samples in one product, turned afterwards where that is less to turn than BLAS would.
+    by_row = by_row.reshape(n * rows, depth)
+    if weights.shape[1] <= _FEW_TAPS:
+        product = np.ascontiguousarray((by_row @ np.ascontiguousarray(weights[0].T)).T)
+    else:
+        product = weights[0] @ by_row.T
+    return product.reshape(weights.shape[1], n, rows).swapaxes(0, 1)[:, None]
+
+
+def _cost(call: Call) -> Cost:
+    stride, _, taps = _transposed(call)
+    rows = call.samples * call.reads[0]
+    columns = rows * call.geometry.groups * taps * call.width
+    made = call.samples * call.makes[0] * call.geometry.groups * call.width
+    parts = call.samples if call.samples > 1 and call.reads[0] < 256 else 1
+    # The kernel of one group is read as it is.
+    packed = 0 if call.transposed and call.geometry.groups == 1 else _weights(call)
+    calls = 6 + 2 * stride + parts // 2
+    computed = columns * padded(taps * call.width) // (taps * call.width)
+    return Cost(computed * call.depth, computed, columns + made * 2, calls, packed)
+
+
+def _weights(call: Call) -> int:
+    return call.axis.kernel * call.width * call.depth * call.geometry.groups
+
+
+def _refuses(call: Call) -> str:
+    if not call.has_one_axis:
+        return "for one axis without dilation"
+    if not call.transposed and call.axis.stride > 1:
+        return "for a stride of 1, where it is not transposed"
+    if _transposed(call)[1] < 0:
+        return "for paddings that are shorter than the kernel"
+    return ""
+
+
+OVERLAP_ADD = Algorithm(
+    "overlap-add GEMM",
+    "one product makes all taps of all rows, shifted sums the result",
+    _refuses,
+    _cost,
+    _pack,
+    _run,
+)

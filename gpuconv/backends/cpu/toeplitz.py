@@ -1,0 +1,156 @@
+"""Toeplitz-block GEMM: windows that make several strides of output at once.
+
+Taps become the band of a matrix whose other entries are zeros: more multiply-adds, but of products large
+enough for BLAS, where a tap alone would be a product with hardly a channel to sum over. Where channels are
+last and in one group it is the window GEMM with longer windows; here is the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TypeAlias
+
+import numpy as np
+
+from gpuconv.backends.cpu import threads, window
+from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, padded, split_channels
+from gpuconv.backends.cpu.window import Band, bands_of, fill_band, turns_of
+
+__all__ = ["TOEPLITZ"]
+
+#: Strides that a matrix may make at once.
+_BLOCKS = (1, 2, 4, 8, 16, 32, 64)
+#: Elements of a block's result: a megabyte of float32.
+_MOST = 1 << 18
+
+_Packed: TypeAlias = tuple[tuple[Band, np.ndarray], ...]
+
+
+def _best_block(call: Call) -> int:
+    return min(_BLOCKS, key=lambda block: _cost_of(call, block).nanoseconds())
+
+
+def _cost_of(call: Call, block: int) -> Cost:
+    if _is_window(call):
+        return window.cost(call, block)
+    adds = stored = copied = calls = packed = 0
+    groups = call.geometry.groups
+    for band in bands_of(call.axis, call.transposed, block):
+        products = call.samples * groups * call.width
+        rows, terms = products * band.rows, band.span * call.depth
+        adds += rows * terms * padded(band.outputs)
+        packed += 2 * groups * terms * band.outputs * call.width
+        stored += rows * padded(band.outputs)
+        read = band.step * call.depth + (terms if call.depth > 1 else 0)
+        made = band.outputs * call.width if call.channels_last else 0  # turned twice
+        copied += call.samples * groups * band.rows * (read + made)
+        # A product of its own for each filter of each sample.
+        calls += 8 + products // 2
+    return Cost(adds, stored, copied, calls, packed)
+
+
+def _pack(call: Call, kernel: np.ndarray) -> _Packed:
+    block = _best_block(call)
+    if _is_window(call):
+        return window.pack(call, kernel, block)
+    weights = call.oriented(kernel)  # (taps, width, groups, depth)
+    _, width, groups, depth = weights.shape
+    packed: list[tuple[Band, np.ndarray]] = []
+    for band in bands_of(call.axis, call.transposed, block):
+        matrix = np.zeros((band.outputs, band.span, width, groups, depth), call.dtype)
+        fill_band(band, call.axis, call.transposed, weights, matrix)
+        matrix = np.ascontiguousarray(matrix.transpose(3, 2, 4, 1, 0))
+        packed.append((band, matrix.reshape(groups, width, depth * band.span, band.outputs)))
+    return tuple(packed)
+
+
+def _run(call: Call, packed: _Packed, arrays: Arrays, parts: int) -> None:
+    if _is_window(call):
+        window.run(call, packed, arrays, parts)
+        return
+    groups = call.geometry.groups
+    x, out = (split_channels(array, call.channels_last, groups) for array in (arrays.x, arrays.out))
+    bias = None if arrays.bias is None else arrays.bias.reshape(groups, -1, 1, 1)
+    tasks = []
+    for band, matrix in packed:
+        # Where channels are last, blocks are of all of them: what is written together lies together.
+        all_at_once = groups if call.channels_last else 1
+        rows = min(band.rows, max(1, _MOST // (band.outputs * call.width * all_at_once)))
+        together = max(1, _MOST // (rows * band.outputs * call.width))
+        by_group = min(groups, together)
+        by_sample = max(1, together // groups)
+        for sample in range(0, call.samples, by_sample):
+            for group in range(0, groups, by_group):
+                some = slice(sample, sample + by_sample), slice(group, group + by_group)
+                part = arrays._replace(x=x[some], out=out[some], bias=None if bias is None else bias[some[1]])
+                for row in range(0, band.rows, rows):
+                    block = slice(row, min(row + rows, band.rows))
+                    tasks.append(functools.partial(_block, band, matrix[some[1]], part, block))
+    threads.run(tasks, apart=parts > 1)
+
+
+def _block(band: Band, matrix: np.ndarray, arrays: Arrays, rows: slice) -> None:
+    x, out = arrays.x, arrays.out
+    samples, groups, depth, length = x.shape
+    number = rows.stop - rows.start
+    begin = band.offset + rows.start * band.step
+    end = begin + (number - 1) * band.step + band.span
+    padded = np.zeros((samples, groups, depth, end - begin), matrix.dtype)
+    inside = slice(min(max(0, begin), length), min(max(0, end), length))
+    padded[..., inside.start - begin : inside.stop - begin] = x[..., inside]
+    start = band.first + rows.start * band.pitch
+    place = out[..., start : start + number * band.outputs]
+    # As rows: a view, for out's samples are spaced evenly.
+    place = np.lib.stride_tricks.as_strided(
+        place,
+        (*place.shape[:-1], number, band.outputs),
+        (*place.strides[:-1], band.outputs * place.strides[-1], place.strides[-1]),
+    )
+    straight = out.dtype == matrix.dtype and out.strides[-1] == out.itemsize
+    result = place if straight else np.empty(place.shape, matrix.dtype)
+    if depth == 1:
+        _multiply(padded[:, :, 0], band, number, matrix, result)
+    else:
+        windows = _windows(padded, band.step, number, band.span).transpose(0, 1, 3, 2, 4)
+        gathered = windows.reshape(samples, groups, number, depth * band.span)
+        for filter_ in range(matrix.shape[1]):
+            np.matmul(gathered, matrix[:, filter_], out=result[:, :, filter_])
+    arrays.deliver(result, place, arrays.bias)
+
+
+def _multiply(padded: np.ndarray, band: Band, number: int, matrix: np.ndarray, result: np.ndarray) -> None:
+    """Products of every n-th window, which do not overlap: nothing is gathered."""
+    turns = turns_of(band)
+    for turn in range(min(turns, number)):
+        some = -(-(number - turn) // turns)
+        windows = _windows(padded[..., turn * band.step :], turns * band.step, some, band.span)
+        for filter_ in range(matrix.shape[1]):
+            np.matmul(windows, matrix[:, filter_], out=result[:, :, filter_, turn::turns])
+
+
+def _windows(source: np.ndarray, step: int, number: int, span: int) -> np.ndarray:
+    """A view (..., windows, span) along the last axis."""
+    item = source.strides[-1]
+    shape, strides = (*source.shape[:-1], number, span), (*source.strides[:-1], step * item, item)
+    return np.lib.stride_tricks.as_strided(source, shape, strides, writeable=False)
+
+
+def _refuses(call: Call) -> str:
+    if not call.has_one_axis:
+        return "for one axis without dilation"
+    return ""
+
+
+def _is_window(call: Call) -> bool:
+    """Whether rows of channels lie one after the other, as the window GEMM reads and writes them."""
+    return call.channels_last and call.geometry.groups == 1
+
+
+TOEPLITZ = Algorithm(
+    "Toeplitz-block GEMM",
+    "products of windows of several strides and a band of weights",
+    _refuses,
+    lambda call: _cost_of(call, _best_block(call)),
+    _pack,
+    _run,
+)

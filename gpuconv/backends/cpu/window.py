@@ -1,0 +1,230 @@
+"""Window GEMM: the input rows that an output row reads, as a matrix, times the weights.
+
+Rows of channels_last arrays lie one after the other, so a window is a stretch of memory. BLAS takes matrices
+whose rows do not overlap; every n-th window, n being as many steps as a window is long, is such a matrix, and
+n products make what one over gathered windows would, with nothing gathered. Where a block has few rows and
+many columns, gathering costs less than handing the weights to BLAS n times.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from gpuconv.backends.cpu import threads
+from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, blocks, padded
+from gpuconv.geometry import AxisGeometry
+from gpuconv.phases import conv_phases, transpose_phases
+
+__all__ = ["WINDOW", "Band", "bands_of", "cost", "fill_band", "pack", "run", "turns_of"]
+
+
+#: Weights that leave the cache when they are handed to BLAS.
+_MANY_WEIGHTS = 1 << 18
+
+
+class Band(NamedTuple):
+    """Output samples of one matrix: each row reads `span` input samples and makes `count` output samples.
+
+    Row r reads from offset + r * step on and makes what lies from first + r * pitch on.
+    """
+
+    offset: int
+    step: int
+    span: int
+    rows: int
+    first: int
+    pitch: int
+    outputs: int
+
+
+_Packed: TypeAlias = tuple[tuple[Band, np.ndarray], ...]
+
+
+@functools.lru_cache(maxsize=256)
+def bands_of(axis: AxisGeometry, transposed: bool, block: int) -> tuple[Band, ...]:
+    """The bands of an axis without dilation: one for each group of phases, or of `block` strides for all.
+
+    A group of phases reads no row in vain. Bands of `block` strides make consecutive output samples, of
+    which the last row's may be fewer.
+    """
+    if not block:
+        phases = transpose_phases(axis) if transposed else conv_phases(axis)
+        return tuple(
+            Band(p.offset, p.row_step, p.terms, p.rows, p.first, p.out_step, p.count) for p in phases
+        )
+    if transposed:
+        makes, step, count = axis.out_length, block, block * axis.stride
+        first_read = -((axis.kernel - 1 - axis.crop_left) // axis.stride)
+        span = (count - 1 + axis.crop_left) // axis.stride - first_read + 1
+    else:
+        makes, step, count = axis.in_length, block * axis.stride, block
+        first_read = -axis.crop_left
+        span = (block - 1) * axis.stride + axis.kernel
+    full, rest = divmod(makes, count)
+    whole = Band(first_read, step, span, full, 0, count, count)
+    last = Band(first_read + full * step, step, span, 1, full * count, count, rest)
+    return (*((whole,) if full else ()), *((last,) if rest else ()))
+
+
+def fill_band(
+    band: Band, axis: AxisGeometry, transposed: bool, weights: np.ndarray, matrix: np.ndarray
+) -> None:
+    """Write the taps into `matrix`, zeros of (count, span, ...); `weights` is (taps, ...)."""
+    s, k = axis.stride, axis.kernel
+    for column in range(band.outputs):
+        if transposed:
+            # Input sample u of the window meets tap `reached` - u * s.
+            reached = band.first + column + axis.crop_left - band.offset * s
+            first = max(0, -((k - 1 - reached) // s))
+            number = min(band.span, reached // s + 1) - first
+            taps = slice(reached - first * s, None, -s)
+        else:
+            first = (band.first + column) * s - axis.crop_left - band.offset
+            number, taps = k, slice(None)
+        if number > 0:
+            matrix[column, first : first + number] = weights[taps][:number]
+
+
+def pack(call: Call, kernel: np.ndarray, block: int) -> _Packed:
+    """Each band with its matrix, (span * depth, count * width)."""
+    weights = call.oriented(kernel)[:, :, 0]  # (taps, width, depth)
+    width, depth = weights.shape[1:]
+    packed: list[tuple[Band, np.ndarray]] = []
+    for band in bands_of(call.axis, call.transposed, block):
+        matrix = np.zeros((band.outputs, width, band.span, depth), call.dtype)
+        fill_band(band, call.axis, call.transposed, weights, matrix.swapaxes(1, 2))
+        # BLAS reads the transposed matrix as well as another.
+        packed.append((band, matrix.reshape(band.outputs * width, band.span * depth).T))
+    return tuple(packed)
+
+
+def run(call: Call, packed: _Packed, arrays: Arrays, parts: int) -> None:
+    """Multiply the windows of every band by its matrix."""
+    x = np.ascontiguousarray(arrays.x, call.dtype)
+    arrays = arrays._replace(x=x)
+    tasks = []
+    for band, matrix in packed:
+        bias = None if arrays.bias is None else np.tile(arrays.bias, band.outputs)
+        # Each block hands all weights to BLAS: many of them are handed over seldom.
+        least = 1 if matrix.size <= _MANY_WEIGHTS else 2
+        for samples, rows in blocks(call.samples, band.rows, sum(matrix.shape), parts, least=least):
+            tasks.append(functools.partial(_block, band, matrix, bias, arrays, samples, rows))
+    threads.run(tasks, apart=parts > 1)
+
+
+def _block(
+    band: Band,
+    matrix: np.ndarray,
+    bias: np.ndarray | None,
+    arrays: Arrays,
+    samples: slice,
+    rows: slice,
+) -> None:
+    x, place = arrays.x[samples], _places(arrays.out[samples], band, rows)
+    n, length, depth = x.shape
+    number = rows.stop - rows.start
+    begin = band.offset + rows.start * band.step
+    end = begin + (number - 1) * band.step + band.span
+    if n == 1 and begin >= 0 and end <= length:
+        source, pitch = x[0, begin:end], number
+    else:
+        # Zeros where the windows leave the input, and as many as make samples whole numbers of steps.
+        pitch = max(number, -(-(end - begin) // band.step))
+        source = np.zeros((n * pitch * band.step + band.span, depth), x.dtype)
+        inside = slice(min(max(0, begin), length), min(max(0, end), length))
+        target = source[: n * pitch * band.step].reshape(n, pitch * band.step, depth)
+        target[:, inside.start - begin : inside.stop - begin] = x[:, inside]
+    # One sample's windows run on into the next's: the rows between are of neither.
+    total = (n - 1) * pitch + number
+    if n == 1 and place.ndim == 3 and place.dtype == x.dtype:
+        _product(source, band, total, matrix, place[0])
+        arrays.deliver(place[0], place[0], bias)
+    else:
+        result = np.empty((n * pitch, matrix.shape[1]), x.dtype)
+        _product(source, band, total, matrix, result[:total])
+        arrays.deliver(result.reshape(n, pitch, -1)[:, :number], place, bias)
+
+
+def _places(out: np.ndarray, band: Band, rows: slice) -> np.ndarray:
+    """A view (samples, rows, columns) of what the rows make; of (..., count, width) where out has gaps."""
+    n, length, width = out.shape
+    start = band.first + rows.start * band.pitch
+    number = rows.stop - rows.start
+    if out.flags.c_contiguous:
+        row, item = width * out.itemsize, out.itemsize
+        strides = (length * row, band.pitch * row, item)
+        return np.ndarray((n, number, band.outputs * width), out.dtype, out, start * row, strides)
+    sample, row, item = out.strides
+    shape = (n, number, band.outputs, width)
+    return as_strided(out[:, start:], shape, (sample, band.pitch * row, row, item))
+
+
+def _product(source: np.ndarray, band: Band, rows: int, matrix: np.ndarray, result: np.ndarray) -> None:
+    """So many windows of `source` times `matrix`, into `result`."""
+    turns = turns_of(band)
+    depth, item = source.shape[1], source.itemsize
+    step = band.step * depth * item
+    terms = matrix.shape[0]
+    if gathers(turns, rows, matrix.shape[1]):
+        windows = np.ndarray((rows, terms), source.dtype, source, 0, (step, item))
+        np.matmul(np.ascontiguousarray(windows), matrix, out=result)
+        return
+    for turn in range(min(turns, rows)):
+        number = -(-(rows - turn) // turns)
+        windows = np.ndarray((number, terms), source.dtype, source, turn * step, (turns * step, item))
+        np.matmul(windows, matrix, out=result[turn::turns])
+
+
+def turns_of(band: Band) -> int:
+    """How many steps a window is long: so many products have windows that do not overlap."""
+    return max(1, -(-band.span // band.step))
+
+
+def gathers(turns: int, rows: int, columns: int) -> bool:
+    """Whether to copy windows: `turns` times the input, instead of packing the weights so often."""
+    return (turns - 1) * columns > rows
+
+
+# --- what it costs -------------------------------------------------------------------------------
+
+
+def cost(call: Call, block: int) -> Cost:
+    """What bands of `block` strides would cost."""
+    adds = stored = copied = calls = packed = 0
+    padding = call.samples * call.reads[0] * call.depth
+    for band in bands_of(call.axis, call.transposed, block):
+        rows, terms = call.samples * band.rows, band.span * call.depth
+        columns = band.outputs * call.width
+        adds += rows * terms * padded(columns)
+        packed += terms * columns
+        stored += rows * padded(columns)
+        turns = turns_of(band)
+        copied += rows * terms if gathers(turns, min(rows, 256), columns) else (turns - 1) * terms * columns
+        if band.rows < 256:  # a block of several samples
+            copied += padding + rows * columns
+        calls += 4 + turns
+    return Cost(adds, stored, copied, calls, packed)
+
+
+def _refuses(call: Call) -> str:
+    if not call.has_one_axis:
+        return "for one axis without dilation"
+    if call.geometry.groups > 1:
+        return "for one group"
+    if not call.channels_last:
+        return "for channels_last"
+    return ""
+
+
+WINDOW = Algorithm(
+    "window GEMM",
+    "a product of windows and weights for each group of phases, nothing copied",
+    _refuses,
+    lambda call: cost(call, 0),
+    lambda call, kernel: pack(call, kernel, 0),
+    run,
+)
