@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from _gpu_rows import Row, crops, full_length, result_shape, shape_of, sliced, terms, torch_arguments
+from _rows import Row, crops, full_length, result_shape, shape_of, sliced, terms, torch_arguments
 
 import gpuconv
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from _cpu_contestants import NEEDED, Contestant, cores
-from _gpu_rows import Row, floor_of, least_bytes
+from _rows import Row, floor_of, least_bytes
 
 import gpuconv
 

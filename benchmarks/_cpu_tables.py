@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from _cpu_contestants import NEEDED, TURNED, TURNING
-from _gpu_rows import LAYOUTS
-from _gpu_tables import write
+from _rows import LAYOUTS
+from _text import NONE, ratio, table, write
 
 # What a reader should know of a row, by its name.
 NOTES: dict[str, str] = {}
-_NONE = "-"
 _RATIOS = {"plan": "best peer / plan", "op": "best peer / op"}
 
 
@@ -85,14 +84,14 @@ def _columns(entries: list[dict[str, Any]], names: Iterable[str]) -> list[str]:
 def _row(entry: dict[str, Any], columns: list[str]) -> list[str]:
     note = NOTES.get(entry["name"], "")
     if entry["status"] != "timed":
-        return [entry["name"], f"**{entry['status']}**", *[_NONE] * (len(columns) + 5), note]
+        return [entry["name"], f"**{entry['status']}**", *[NONE] * (len(columns) + 5), note]
     times = entry["times"]
     plan = times.get("plan")
     return [
         entry["name"],
-        *(_ms(times[name]["ms"]) if name in times else _NONE for name in ("plan", "op", *columns)),
-        *(_ratio(ratio_of(entry, ours)) for ours in _RATIOS),
-        f"{entry['floor_ms'] / plan['ms']:.0%}" if plan else _NONE,
+        *(_ms(times[name]["ms"]) if name in times else NONE for name in ("plan", "op", *columns)),
+        *(ratio(ratio_of(entry, ours)) for ours in _RATIOS),
+        f"{entry['floor_ms'] / plan['ms']:.0%}" if plan else NONE,
         entry["bound"],
         note,
     ]
@@ -100,17 +99,17 @@ def _row(entry: dict[str, Any], columns: list[str]) -> list[str]:
 
 def _summary(entries: list[dict[str, Any]], ours: str, title: str) -> str:
     ratios = {
-        entry["name"]: ratio
+        entry["name"]: value
         for entry in entries
-        if entry["status"] == "timed" and (ratio := ratio_of(entry, ours)) is not None
+        if entry["status"] == "timed" and (value := ratio_of(entry, ours)) is not None
     }
     if not ratios:
         return f"{title}: no row has both"
     worst = min(ratios, key=lambda name: ratios[name])
     mean = math.exp(math.fsum(map(math.log, ratios.values())) / len(ratios))
     return (
-        f"{title}: geometric mean {_ratio(mean)} of {len(ratios)} rows, "
-        f"{sum(ratio >= 1 for ratio in ratios.values())} at least 1.0, worst {worst} {_ratio(ratios[worst])}"
+        f"{title}: geometric mean {ratio(mean)} of {len(ratios)} rows, "
+        f"{sum(ratio >= 1 for ratio in ratios.values())} at least 1.0, worst {worst} {ratio(ratios[worst])}"
     )
 
 
@@ -152,7 +151,7 @@ def _small(document: dict[str, Any]) -> str:
 def _cold(document: dict[str, Any]) -> str:
     cold = document["cold"]
     times = [[name, _ms(milliseconds)] for name, milliseconds in cold["ms"].items()]
-    text = f"## A cold start\n\nWhole processes, the median of {cold['runs']}; ratio {_ratio(cold['ratio'])}."
+    text = f"## A cold start\n\nWhole processes, the median of {cold['runs']}; ratio {ratio(cold['ratio'])}."
     return f"{text}\n\n{table(('', 'ms'), times)}"
 
 
@@ -191,12 +190,6 @@ def _header(document: dict[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def table(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    rows = [list(columns), *map(list, lines)]
-    rows.insert(1, ["---"] * len(rows[0]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def _ms(time: float) -> str:
     """Three digits."""
     return (
@@ -208,7 +201,3 @@ def _ms(time: float) -> str:
         if time < 100
         else f"{time:.0f}"
     )
-
-
-def _ratio(ratio: float | None) -> str:
-    return _NONE if ratio is None else f"{ratio:.2f}"

@@ -16,7 +16,7 @@ from _gpu_machine import (
     set_switches,
     without_cudnn,
 )
-from _gpu_rows import (
+from _rows import (
     LAYOUTS,
     PRECISIONS,
     Row,

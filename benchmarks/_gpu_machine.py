@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _gpu_rows import PRECISIONS
+from _rows import PRECISIONS
 
 import gpuconv
 

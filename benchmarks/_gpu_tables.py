@@ -7,21 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from _gpu_rows import LAYOUTS, PRECISIONS
+from _rows import LAYOUTS, PRECISIONS
+from _text import NONE, ratio, table, write
 
 WAITING = "waiting"
 # Below these shares of a ceiling a row is named in the summary.
 LEAST_SHARE = {"memory": 0.8, "compute": 0.7}
 CLOCKS = ("eager", "replayed")
-_NONE = "-"
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a file in one step: whoever stops us leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def save(document: dict[str, Any], path: Path) -> None:
@@ -98,10 +90,10 @@ def race_tables(document: dict[str, Any]) -> str:
     parts = []
     for precision, its in _by_precision(entries):
         timed = [entry for entry in its if entry["status"] == "timed"]
-        parts += [f"## {PRECISIONS[precision].title}", _table(_COLUMNS, [_row(entry) for entry in its])]
+        parts += [f"## {PRECISIONS[precision].title}", table(_COLUMNS, [_row(entry) for entry in its])]
         short = [entry for entry in timed if entry.get("graph")]
         if short:
-            parts += ["In a graph:", _table(_GRAPH_COLUMNS, [_graph_row(entry) for entry in short])]
+            parts += ["In a graph:", table(_GRAPH_COLUMNS, [_graph_row(entry) for entry in short])]
         parts += _reasons(its)
     return "\n\n".join([*parts, "## Summary", _summary(document, entries)])
 
@@ -118,10 +110,10 @@ _GRAPH_COLUMNS = (
 
 
 def _row(entry: dict[str, Any]) -> list[str]:
-    floor = [_us(entry.get("floor_us")), entry.get("bound", _NONE)]
+    floor = [_us(entry.get("floor_us")), entry.get("bound", NONE)]
     if entry["status"] != "timed":
         said = "wrong" if entry["status"] == "wrong" else "not run"
-        return [entry["name"], f"**{said}**", *[_NONE] * 7, *floor, *[_NONE] * 3]
+        return [entry["name"], f"**{said}**", *[NONE] * 7, *floor, *[NONE] * 3]
     times = entry["times"]
     theirs, ours = best_of_torch(times), [ours_of(times, layout) for layout in LAYOUTS]
     replayed = clocked(entry, "replayed")
@@ -130,10 +122,10 @@ def _row(entry: dict[str, Any]) -> list[str]:
         entry["name"],
         _algorithms(entry),
         _spread(times.get(theirs)),
-        theirs.removeprefix("torch ") if theirs else _NONE,
+        theirs.removeprefix("torch ") if theirs else NONE,
         _us(times.get("torch default", {}).get("median")),
         *(_spread(times.get(name)) for name in ours),
-        *(_ratio(ratio_of(times, layout)) for layout in LAYOUTS),
+        *(ratio(ratio_of(times, layout)) for layout in LAYOUTS),
         *floor,
         *(_percent(share_of(entry, name)) for name in (*names, best_of_torch(replayed))),
     ]
@@ -145,15 +137,15 @@ def _graph_row(entry: dict[str, Any]) -> list[str]:
     return [
         entry["name"],
         _spread(graph.get(theirs)),
-        theirs.removeprefix("torch ") if theirs else _NONE,
+        theirs.removeprefix("torch ") if theirs else NONE,
         *(_spread(graph.get(ours_of(graph, layout))) for layout in LAYOUTS),
-        *(_ratio(ratio_of(graph, layout)) for layout in LAYOUTS),
+        *(ratio(ratio_of(graph, layout)) for layout in LAYOUTS),
     ]
 
 
 def _algorithms(entry: dict[str, Any]) -> str:
     """What the plans chose, once where both layouts have the same."""
-    chosen = [entry.get("algorithm", {}).get(layout, _NONE) for layout in LAYOUTS]
+    chosen = [entry.get("algorithm", {}).get(layout, NONE) for layout in LAYOUTS]
     return " / ".join(dict.fromkeys(chosen))
 
 
@@ -184,7 +176,7 @@ def _summary(document: dict[str, Any], entries: list[dict[str, Any]]) -> str:
         for clock in CLOCKS
     ]
     columns = ("precision", "layout", "clock", "rows", "geometric mean", "worst", "rows under 1.0")
-    parts = [_table(columns, lines)]
+    parts = [table(columns, lines)]
     for precision, its in _by_precision(entries):
         for layout in LAYOUTS:
             named = _below(its, layout, launch)
@@ -200,17 +192,17 @@ def _summary(document: dict[str, Any], entries: list[dict[str, Any]]) -> str:
 
 def _summary_row(precision: str, entries: list[dict[str, Any]], layout: str, clock: str) -> list[str]:
     ratios = {
-        entry["name"]: ratio
+        entry["name"]: value
         for entry in entries
-        if entry["status"] == "timed" and (ratio := ratio_of(clocked(entry, clock), layout)) is not None
+        if entry["status"] == "timed" and (value := ratio_of(clocked(entry, clock), layout)) is not None
     }
     head = [PRECISIONS[precision].title, layout, clock, f"{len(ratios)} of {len(entries)}"]
     if not ratios:
-        return [*head, *[_NONE] * 3]
+        return [*head, *[NONE] * 3]
     mean = math.exp(math.fsum(map(math.log, ratios.values())) / len(ratios))
     worst = min(ratios, key=lambda name: ratios[name])
     under = sum(ratio < 1 for ratio in ratios.values())
-    return [*head, _ratio(mean), f"{worst} {_ratio(ratios[worst])}", str(under)]
+    return [*head, ratio(mean), f"{worst} {ratio(ratios[worst])}", str(under)]
 
 
 def _below(entries: list[dict[str, Any]], layout: str, launch: float) -> str:
@@ -243,7 +235,7 @@ def tuning_tables(document: dict[str, Any]) -> str:
                 continue
             names = list(dict.fromkeys(name for entry in its for name in _tuned(entry)))
             lines = [[entry["name"], *(_tuned(entry).get(name, "") for name in names)] for entry in its]
-            parts += [f"## Tuning: {PRECISIONS[precision].title}, {layout}", _table(("row", *names), lines)]
+            parts += [f"## Tuning: {PRECISIONS[precision].title}, {layout}", table(("row", *names), lines)]
             parts += _reasons(its)
     return "\n\n".join(parts)
 
@@ -253,7 +245,7 @@ def _tuned(entry: dict[str, Any]) -> dict[str, str]:
     times = {**entry.get("times", {}), **entry.get("graph", {})}
     cells = {}
     for name in entry.get("algorithms", []):
-        text = _us(times[name]["median"]) if name in times else _NONE
+        text = _us(times[name]["median"]) if name in times else NONE
         text = "wrong" if name in entry["wrong"] else text
         cells[name] = f"{text}*" if name == entry["chosen"] else text
     return cells
@@ -287,25 +279,15 @@ def _by_precision(entries: list[dict[str, Any]]) -> Iterable[tuple[str, list[dic
             yield precision, its
 
 
-def _table(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    rows = [list(columns), *map(list, lines)]
-    rows.insert(1, ["---"] * len(rows[0]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 def _us(time: float | None) -> str:
     if time is None:
-        return _NONE
+        return NONE
     return f"{time:.2f}" if time < 10 else f"{time:.1f}" if time < 100 else f"{time:.0f}"
 
 
 def _spread(time: dict[str, Any] | None) -> str:
-    return _NONE if time is None else f"{_us(time['median'])} ({_us(time['min'])}..{_us(time['max'])})"
-
-
-def _ratio(ratio: float | None) -> str:
-    return _NONE if ratio is None else f"{ratio:.2f}"
+    return NONE if time is None else f"{_us(time['median'])} ({_us(time['min'])}..{_us(time['max'])})"
 
 
 def _percent(share: float | None) -> str:
-    return _NONE if share is None else f"{share:.0%}"
+    return NONE if share is None else f"{share:.0%}"

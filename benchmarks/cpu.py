@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))  # what is measured is this checkout
 import _cpu_contestants as contestants  # noqa: E402
 import _cpu_machine as machine  # noqa: E402
 from _cpu_tables import outcome, save  # noqa: E402
-from _gpu_rows import LAYOUTS, Row, result_shape, row_of  # noqa: E402
+from _rows import LAYOUTS, Row, result_shape, row_of  # noqa: E402
 
 SECTIONS = ("rows", "small", "cold", "memory")
 SMALL_ROW, SMALL_FIELD, SMALL_ROUNDS, SMALL_CALLS = "seed-keras", ("plan", "op", "onnxruntime"), 20, 500

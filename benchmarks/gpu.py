@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _gpu_rows import LAYOUTS, PRECISIONS, floor_of, load_rows, row_of
 from _gpu_tables import WAITING, markdown, outcome, save, slug, tuning_tables
+from _rows import LAYOUTS, PRECISIONS, floor_of, load_rows, row_of
 
 SCRIPT = Path(__file__).resolve()
 ROOT = SCRIPT.parent.parent

@@ -17,8 +17,8 @@ sys.path.insert(0, str(SCRIPT.parent.parent))  # what is measured is this checko
 
 import _cpu_contestants as contestants  # noqa: E402
 import _cpu_machine as machine  # noqa: E402
-from _gpu_rows import Row, multiply_adds  # noqa: E402
-from _gpu_tables import write  # noqa: E402
+from _rows import Row, multiply_adds  # noqa: E402
+from _text import write  # noqa: E402
 
 BASE = Row("scaling", "made up", 1, 64, 16, 16, 16, 8, "valid", None, 1)
 # What grows, from which row, to which sizes: about 1e4 to 3e8 multiply-adds in each panel.

@@ -21,7 +21,7 @@ if not FOLDER.is_dir():
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(FOLDER)
     gpu, cells, machines, rows, tables = map(
-        importlib.import_module, ("gpu", "_gpu_cells", "_gpu_machine", "_gpu_rows", "_gpu_tables")
+        importlib.import_module, ("gpu", "_gpu_cells", "_gpu_machine", "_rows", "_gpu_tables")
     )
 
 ROWS = rows.load_rows()

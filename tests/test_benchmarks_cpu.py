@@ -15,7 +15,7 @@ with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(FOLDER)
     cpu, scaling, contestants, machine, tables, rows = map(
         importlib.import_module,
-        ("cpu", "scaling", "_cpu_contestants", "_cpu_machine", "_cpu_tables", "_gpu_rows"),
+        ("cpu", "scaling", "_cpu_contestants", "_cpu_machine", "_cpu_tables", "_rows"),
     )
 
 CEILINGS = {"gemm_flops": 1e11, "copy_bytes": {"memory": 1e10, "cache": 5e10}}

@@ -1,5 +1,6 @@
 """The doctor: every part is named, and what is missing comes with one line of advice."""
 
+import importlib
 import importlib.machinery
 import importlib.util
 import os
@@ -12,6 +13,7 @@ import pytest
 
 from gpuconv import config, doctor
 from gpuconv.__main__ import main
+from gpuconv.backends.cpu import threads
 
 # The real ones: a test may pretend anew over what the fixture pretends.
 VERSION, FIND_SPEC = metadata.version, importlib.util.find_spec
@@ -118,40 +120,35 @@ def test_optional_packages_are_not_imported(monkeypatch):
     assert not {"torch", "jax", "dask", "pywt"} & set(sys.modules)
 
 
-def test_blas_is_named():
+def openblas(kernels):
+    return threads.Blas(lambda: 3, lambda _: None, lambda: kernels)
+
+
+def test_blas_is_named(monkeypatch):
     build = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    assert findings()["BLAS"].found == f"{build['name']} {build['version']}"
+    monkeypatch.setattr(doctor, "blas", lambda: openblas(b"SkylakeX"))
+    assert findings()["BLAS"] == ("BLAS", f"{build['name']} {build['version']}, SkylakeX kernels", "")
+    assert findings()["BLAS threads"] == ("BLAS threads", "3", "")
 
 
-def test_blas_that_numpy_does_not_name(monkeypatch):
+@pytest.mark.parametrize("kernels", [b"Haswell", b"Zen"])
+def test_kernels_that_leave_half_of_the_processor_idle(kernels, monkeypatch):
+    core = importlib.import_module("numpy._core._multiarray_umath")
+    monkeypatch.setattr(doctor, "blas", lambda: openblas(kernels))
+    monkeypatch.setitem(core.__cpu_features__, "AVX512_SKX", True)
+    assert "OPENBLAS_CORETYPE=SkylakeX" in findings()["BLAS"].advice
+    monkeypatch.setitem(core.__cpu_features__, "AVX512_SKX", False)
+    assert findings()["BLAS"].advice == ""
+
+
+def test_another_blas(monkeypatch):
+    monkeypatch.setattr(doctor, "blas", lambda: None)
     monkeypatch.setattr(np, "show_config", lambda **_: {})
-    assert findings()["BLAS"].found == "unknown"
-
-
-def test_threads_that_are_counted(monkeypatch):
-    threadpoolctl = pytest.importorskip("threadpoolctl", reason="counts the threads of BLAS")
-    pools = [
-        {"user_api": "openmp", "internal_api": "openmp", "num_threads": 9},
-        {"user_api": "blas", "internal_api": "mkl", "num_threads": 3},
-    ]
-    monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda: pools)
-    assert findings()["BLAS threads"] == ("BLAS threads", "3 (mkl)", "")
-
-
-def test_threads_of_a_blas_that_cannot_be_asked(monkeypatch):
-    threadpoolctl = pytest.importorskip("threadpoolctl", reason="counts the threads of BLAS")
-    monkeypatch.setattr(threadpoolctl, "threadpool_info", list)
-    monkeypatch.setenv("VECLIB_MAXIMUM_THREADS", "5")
-    assert "VECLIB_MAXIMUM_THREADS=5" in findings()["BLAS threads"].found
-    assert findings()["BLAS threads"].advice == ""
-
-
-def test_threads_that_are_not_counted(monkeypatch):
-    install(monkeypatch, absent={"threadpoolctl"})
     for name in doctor._THREADS:
         monkeypatch.delenv(name, raising=False)
+    assert findings()["BLAS"].found == "unknown"
     assert findings()["BLAS threads"].found == f"not set, {os.cpu_count()} CPUs"
-    assert 'pip install "gpuconv[demo]"' in findings()["BLAS threads"].advice
+    assert "OpenBLAS" in findings()["BLAS threads"].advice
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     assert findings()["BLAS threads"].found == "OPENBLAS_NUM_THREADS=1, OMP_NUM_THREADS=2"

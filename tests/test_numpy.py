@@ -1,10 +1,14 @@
 """The ways of convolving NumPy arrays, each forced, and which is chosen when."""
 
+import json
+import math
 import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from hypothesis import strategies as st
 import gpuconv
 from gpuconv.backends import numpy_
 from gpuconv.backends.cpu import call as cpu_call
-from gpuconv.backends.cpu import planner, threads, toeplitz
+from gpuconv.backends.cpu import gather, planner, threads, toeplitz
 from gpuconv.namespace import HALF_DTYPES
 from gpuconv.ops.shapes import geometry_of
 from tests.bounds import assert_within_bound, noting
@@ -60,6 +64,7 @@ def test_each_way_equals_the_loops(algorithm, data, rows, channels_first, apart)
         patch.setattr(cpu_call, "_MOST_ELEMENTS", 1)
         patch.setattr(cpu_call, "_PER_HALO_ROW", 1)
         patch.setattr(toeplitz, "_MOST", rows)
+        patch.setattr(gather, "_MOST_PADDED", 60 * rows)
         patch.setattr(numpy_, "_chosen", lambda call, asked: (planner.choose(call, asked), 8 if apart else 1))
         cpu_call.blocks.cache_clear()
         plan = planned(case, algorithm, x, "channels_first" if channels_first else "channels_last")
@@ -169,7 +174,7 @@ def test_bits_do_not_depend_on_threads(name, x_shape, kernel_shape, settings, tr
     except ValueError as error:
         assert name == "tap loop"
         pytest.skip(str(error))
-    made, blas = set(), threads._blas()
+    made, blas = set(), threads.blas()
     if blas is not None:
         before = blas.get_num_threads()
         for number in (1, 2, 4):
@@ -187,7 +192,7 @@ def test_bits_do_not_depend_on_threads(name, x_shape, kernel_shape, settings, tr
 
 def held():
     """Threads that BLAS has."""
-    blas = threads._blas()
+    blas = threads.blas()
     return None if blas is None else blas.get_num_threads()
 
 
@@ -213,7 +218,7 @@ def test_an_error_in_a_part_is_raised_and_ends_the_call():
 
 
 def test_without_openblas_parts_run_one_after_the_other(monkeypatch):
-    monkeypatch.setattr(threads, "_blas", lambda: None)
+    monkeypatch.setattr(threads, "blas", lambda: None)
     seen = set()
     threads.run([lambda: seen.add(threading.get_ident())] * 8, apart=True)
     assert seen == {threading.get_ident()}
@@ -257,3 +262,75 @@ def test_a_call_while_the_interpreter_ends_is_answered():
     )
     assert ended.stdout.strip() == "(8, 8002, 64)"
     assert not ended.stderr
+
+
+# --- what is done, counted -----------------------------------------------------------------------
+
+ROWS = json.loads((Path(__file__).parents[1] / "benchmarks" / "workloads.json").read_text())
+#: For each workload and layout: the way, multiply-adds issued for each needed, MiB a thread has beside the
+#: result.
+WORK = {
+    "seed-keras": (("overlap-add GEMM", 1.01, 0.5), ("overlap-add GEMM", 1.01, 0.5)),
+    "seed-matlab": (("window GEMM", 1.04, 1.5), ("gather GEMM", 1.02, 1.0)),
+    "anomaly-1": (("Toeplitz-block GEMM", 1.19, 1.0), ("overlap-add GEMM", 1.01, 1.5)),
+    "anomaly-2": (("Toeplitz-block GEMM", 1.17, 1.0), ("overlap-add GEMM", 1.01, 1.5)),
+    "anomaly-3": (("overlap-add GEMM", 1.01, 1.0), ("overlap-add GEMM", 1.01, 0.5)),
+    "hifigan-1": (("gather GEMM", 1.01, 3.5), ("overlap-add GEMM", 1.01, 6.0)),
+    "hifigan-2": (("window GEMM", 1.01, 1.0), ("overlap-add GEMM", 1.01, 3.0)),
+    "hifigan-3": (("window GEMM", 1.01, 0.5), ("overlap-add GEMM", 1.01, 1.5)),
+    "hifigan-4": (("window GEMM", 1.01, 0.5), ("overlap-add GEMM", 1.01, 1.5)),
+    "encodec-2": (("window GEMM", 1.01, 1.5), ("overlap-add GEMM", 1.01, 2.0)),
+    "encodec-4": (("window GEMM", 1.01, 0.5), ("overlap-add GEMM", 1.01, 1.5)),
+    "demucs-1": (("window GEMM", 1.01, 5.5), ("overlap-add GEMM", 1.01, 6.5)),
+    "demucs-last": (("window GEMM", 1.01, 0.5), ("overlap-add GEMM", 1.01, 1.5)),
+    "wavegan-5": (("overlap-add GEMM", 1.01, 2.0), ("overlap-add GEMM", 1.01, 1.5)),
+    "convtasnet": (("overlap-add GEMM", 1.01, 0.5), ("overlap-add GEMM", 1.01, 0.5)),
+    "istft": (("overlap-add GEMM", 1.01, 2.0), ("overlap-add GEMM", 1.01, 2.0)),
+    "stereo-x8": (("Toeplitz-block GEMM", 2.01, 0.5), ("Toeplitz-block GEMM", 2.01, 1.0)),
+    "mono-x8": (("Toeplitz-block GEMM", 2.01, 0.5), ("Toeplitz-block GEMM", 2.01, 0.5)),
+    "bigvgan-aa": (("Toeplitz-block GEMM", 2.17, 2.0), ("Toeplitz-block GEMM", 2.17, 1.0)),
+    "waveunet": (("tap loop", 0.01, 21.0), ("Toeplitz-block GEMM", 2.14, 0.5)),
+    "phasenet-2": (("overlap-add GEMM", 1.01, 1.5), ("overlap-add GEMM", 1.01, 1.5)),
+    "longfilter": (("Toeplitz-block GEMM", 1.29, 4.0), ("Toeplitz-block GEMM", 1.25, 2.0)),
+}
+
+
+def workload(row, data_format):
+    """Shape of x, kernel's shape, and options of a row of the benchmarks."""
+    channels = row["in_channels"]
+    x_shape = (row["batch"], row["length"], channels)
+    if data_format == "channels_first":
+        x_shape = (row["batch"], channels, row["length"])
+    padding = tuple(row["padding"]) if isinstance(row["padding"], list) else row["padding"]
+    options = {name: row[name] for name in ("strides", "output_padding", "groups")}
+    options |= {"padding": padding, "data_format": data_format}
+    return x_shape, (row["kernel_size"], row["filters"] // row["groups"], channels), options
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("row", ROWS, ids=[row["name"] for row in ROWS])
+def test_work_and_memory_of_the_workloads(row, data_format, monkeypatch):
+    """Counts, not times: a change that issues more products or copies more is seen on any machine."""
+    x_shape, kernel_shape, options = workload(row, data_format)
+    plan = gpuconv.plan("conv1d_transpose", x_shape, np.ones(kernel_shape, np.float32), **options)
+    x, out = np.ones(x_shape, np.float32), np.empty(plan.output_shape, np.float32)
+    issued, multiply = [], np.matmul
+
+    def counting(a, b, out=None):
+        batch = math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
+        issued.append(batch * math.prod(a.shape[-2:]) * b.shape[-1])
+        return multiply(a, b, out=out)
+
+    plan(x, out=out)  # what is kept for the next call is no part of it
+    monkeypatch.setattr(np, "matmul", counting)
+    monkeypatch.setattr(threads, "_hold", lambda: 1)
+    monkeypatch.setattr(threads, "_release", lambda: None)
+    tracemalloc.start()
+    plan(x, out=out)
+    beside = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    needed = row["batch"] * row["length"] * math.prod(kernel_shape)
+    way, most_issued, most_beside = WORK[row["name"]][data_format == "channels_first"]
+    assert plan.algorithm == way
+    assert sum(issued) / needed <= most_issued
+    assert beside <= most_beside

@@ -27,9 +27,8 @@ _MOST_PARTS = 8
 class _Packed(NamedTuple):
     """A kernel as its algorithm reads it, in place of the kernel."""
 
-    algorithm: Algorithm
+    algorithm: str
     weights: Any
-    dtype: np.dtype
 
 
 def conv_transpose(
@@ -93,7 +92,7 @@ def prepare(
     call = _layouts_alike(_call(geometry, samples, transposed, channels_last, dtype))
     chosen = planner.choose(call, algorithm)
     able = tuple(other.name for other in planner.able(call) if other is not chosen)
-    weights = _Packed(chosen, chosen.pack(call, kernel), call.dtype)
+    weights = _Packed(chosen.name, chosen.pack(call, kernel))
     return Prepared(
         chosen.name,
         (chosen.name, *able),
@@ -158,7 +157,7 @@ def _run(
         place, alike = result, _layouts_alike(call)
         if alike is not call:
             call, x, place = alike, np.moveaxis(x, 1, -1), np.moveaxis(result, 1, -1)
-        algorithm, parts = _chosen(call, kernel.algorithm.name if isinstance(kernel, _Packed) else asked)
+        algorithm, parts = _chosen(call, kernel.algorithm if isinstance(kernel, _Packed) else asked)
         weights = kernel.weights if isinstance(kernel, _Packed) else algorithm.pack(call, kernel)
         bias = None if bias is None else bias.astype(call.dtype, copy=False)
         algorithm.run(call, weights, Arrays(x, bias, activation, place), parts)

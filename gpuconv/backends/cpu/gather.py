@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +21,10 @@ from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phas
 __all__ = ["GATHER", "TAPS", "channels_apart", "windows_of", "zero_padded"]
 
 _Phases: TypeAlias = tuple[tuple[PhaseGroup, ...], ...]
+_Product: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+#: Elements of an input that are copied with zeros around them at a time: 32 MiB of float32.
+_MOST_PADDED = 1 << 23
 
 
 def _phases_of(call: Call) -> _Phases:
@@ -47,11 +51,20 @@ def _pick_taps(weights: np.ndarray, combination: tuple[PhaseGroup, ...]) -> np.n
 
 
 def _run(call: Call, packed: list[np.ndarray], arrays: Arrays, parts: int, *, by_tap: bool) -> None:
+    # A copy of the input with zeros around it is kept for so many samples at a time.
+    sample = math.prod(call.reads) * call.depth * call.geometry.groups
+    together = max(1, _MOST_PADDED // sample) if sample else call.samples
+    for first in range(0, call.samples, together):
+        some = slice(first, first + together)
+        part = arrays._replace(x=arrays.x[some], out=arrays.out[some])
+        _run_samples(call, packed, part, parts, _sum_over_taps if by_tap else _gathered_product)
+
+
+def _run_samples(call: Call, packed: list[np.ndarray], arrays: Arrays, parts: int, product: _Product) -> None:
     phases, groups = _phases_of(call), call.geometry.groups
     x, out = (channels_apart(array, call.channels_last, groups) for array in (arrays.x, arrays.out))
     x, starts = zero_padded(x, call.dtype, phases)
     bias = None if arrays.bias is None else arrays.bias.reshape(groups, -1)
-    product = _sum_over_taps if by_tap else _gathered_product
     tasks = []
     for combination, weights in zip(itertools.product(*phases), packed, strict=True):
         windows = windows_of(x, starts, combination)
@@ -60,15 +73,21 @@ def _run(call: Call, packed: list[np.ndarray], arrays: Arrays, parts: int, *, by
         reads, makes = math.prod(windows.shape[1:]), math.prod(places.shape[1:])
         # Blocks are of whole rows of the axes after the first.
         per_row = (reads + makes) // rows[0]
-        for samples, some in blocks(call.samples, rows[0], per_row, parts, inner=math.prod(rows[1:])):
-            place = places[samples, some]
-            tasks.append(
-                functools.partial(_block, product, windows[samples, some], weights, bias, arrays, place)
-            )
+        tasks += [
+            functools.partial(_block, product, windows[some], weights, bias, arrays, places[some])
+            for some in blocks(len(x), rows[0], per_row, parts, inner=math.prod(rows[1:]))
+        ]
     threads.run(tasks, apart=parts > 1)
 
 
-def _block(product, windows, weights, bias, arrays, place) -> None:  # type: ignore[no-untyped-def]
+def _block(
+    product: _Product,
+    windows: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray | None,
+    arrays: Arrays,
+    place: np.ndarray,
+) -> None:
     arrays.deliver(product(windows, weights), place, bias)
 
 
@@ -78,7 +97,7 @@ def _gathered_product(windows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     samples_and_rows = windows.shape[: ndim + 1]
     depth = math.prod(weights.shape[1 : ndim + 2])
     gathered = np.moveaxis(windows, -2, 0).reshape(groups, math.prod(samples_and_rows), depth)
-    product = gathered @ weights.reshape(groups, depth, math.prod(phases) * width)
+    product = np.matmul(gathered, weights.reshape(groups, depth, math.prod(phases) * width))
     product = product.reshape(groups, *samples_and_rows, *phases, width)
     order = _interleave(range(2, ndim + 2), range(ndim + 2, 2 * ndim + 2))
     return product.transpose(1, *order, 0, -1)
@@ -181,9 +200,8 @@ def _gather_cost(call: Call) -> Cost:
     narrow = padded(columns) / columns
     read = call.samples * math.prod(call.reads) * call.depth * call.geometry.groups
     turned = 0 if call.channels_last else 2 * (gathered + made)
-    return Cost(
-        int(multiply_adds * narrow), int(made * narrow), gathered + made + read + turned, 12, _weights(call)
-    )
+    copied = 2 * gathered + made + read + turned
+    return Cost(int(multiply_adds * narrow), int(made * narrow), copied, 12, _weights(call))
 
 
 def _taps_cost(call: Call) -> Cost:

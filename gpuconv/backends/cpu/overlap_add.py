@@ -96,9 +96,9 @@ def _product(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
     # The rows of all samples in one product, turned afterwards where that is less to turn than BLAS would.
     by_row = by_row.reshape(n * rows, depth)
     if weights.shape[1] <= _FEW_TAPS:
-        product = np.ascontiguousarray((by_row @ np.ascontiguousarray(weights[0].T)).T)
+        product = np.ascontiguousarray(np.matmul(by_row, np.ascontiguousarray(weights[0].T)).T)
     else:
-        product = weights[0] @ by_row.T
+        product = np.matmul(weights[0], by_row.T)
     return product.reshape(weights.shape[1], n, rows).swapaxes(0, 1)[:, None]
 
 
@@ -112,7 +112,8 @@ def _cost(call: Call) -> Cost:
     packed = 0 if call.transposed and call.geometry.groups == 1 else _weights(call)
     calls = 6 + 2 * stride + parts // 2
     computed = columns * padded(taps * call.width) // (taps * call.width)
-    return Cost(computed * call.depth, computed, columns + made * 2, calls, packed)
+    copied = columns + made * 2 + rows * call.depth * call.geometry.groups
+    return Cost(computed * call.depth, computed, copied, calls, packed)
 
 
 def _weights(call: Call) -> int:

@@ -18,19 +18,22 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-__all__ = ["run"]
+__all__ = ["Blas", "blas", "run"]
 
 #: How OpenBLAS' functions are called: plain, with 64-bit integers, and in NumPy's own wheels.
 _SPELLINGS = ("scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}")
 
 
-class _Blas(NamedTuple):
+class Blas(NamedTuple):
+    """What can be asked of OpenBLAS."""
+
     get_num_threads: Callable[[], int]
     set_num_threads: Callable[[int], None]
+    get_corename: Callable[[], bytes]
 
 
 @functools.cache
-def _blas() -> _Blas | None:
+def blas() -> Blas | None:
     """The OpenBLAS that NumPy has loaded, None where there is none to be found."""
     try:
         library = ctypes.CDLL(importlib.import_module("numpy._core._multiarray_umath").__file__)
@@ -38,10 +41,9 @@ def _blas() -> _Blas | None:
         return None
     for spelling in _SPELLINGS:
         with contextlib.suppress(AttributeError):
-            return _Blas(
-                getattr(library, spelling.format("get_num_threads")),
-                getattr(library, spelling.format("set_num_threads")),
-            )
+            found = Blas(*(getattr(library, spelling.format(name)) for name in Blas._fields))
+            found.get_corename.restype = ctypes.c_char_p  # type: ignore[attr-defined]
+            return found
     return None
 
 
@@ -54,26 +56,26 @@ _pool: ThreadPoolExecutor | None = None
 def _hold() -> int:
     """Hold BLAS to one thread, and say how many it had: that many blocks may run side by side."""
     global _holders, _threads
-    blas = _blas()
-    if blas is None:
+    library = blas()
+    if library is None:
         return 1
     with _lock:
         if not _holders:
-            _threads = blas.get_num_threads()
-            blas.set_num_threads(1)
+            _threads = library.get_num_threads()
+            library.set_num_threads(1)
         _holders += 1
         return _threads
 
 
 def _release() -> None:
     global _holders
-    blas = _blas()
-    if blas is None:
+    library = blas()
+    if library is None:
         return
     with _lock:
         _holders -= 1
         if not _holders:
-            blas.set_num_threads(_threads)
+            library.set_num_threads(_threads)
 
 
 def run(tasks: Sequence[Callable[[], None]], *, apart: bool) -> None:
@@ -128,9 +130,9 @@ def _workers(threads: int) -> ThreadPoolExecutor:
 def _forget() -> None:
     """After a fork the child has the pool, but none of its threads."""
     global _pool, _lock, _holders
-    blas = _blas()
-    if _holders and blas is not None:
-        blas.set_num_threads(_threads)
+    library = blas()
+    if _holders and library is not None:
+        library.set_num_threads(_threads)
     _pool, _lock, _holders = None, threading.Lock(), 0
 
 

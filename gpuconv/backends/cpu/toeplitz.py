@@ -43,7 +43,7 @@ def _cost_of(call: Call, block: int) -> Cost:
         stored += rows * padded(band.outputs)
         read = band.step * call.depth + (terms if call.depth > 1 else 0)
         made = band.outputs * call.width if call.channels_last else 0  # turned twice
-        copied += call.samples * groups * band.rows * (read + made)
+        copied += call.samples * groups * band.rows * (read + made) + rows * terms
         # A product of its own for each filter of each sample.
         calls += 8 + products // 2
     return Cost(adds, stored, copied, calls, packed)

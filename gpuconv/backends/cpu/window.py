@@ -203,6 +203,7 @@ def cost(call: Call, block: int) -> Cost:
         packed += terms * columns
         stored += rows * padded(columns)
         turns = turns_of(band)
+        copied += rows * terms  # by BLAS, which has a copy of its own of what it multiplies
         copied += rows * terms if gathers(turns, min(rows, 256), columns) else (turns - 1) * terms * columns
         if band.rows < 256:  # a block of several samples
             copied += padding + rows * columns
