@@ -28,6 +28,7 @@ __all__ = [
     "as_shape",
     "conv_axes",
     "crops",
+    "input_window",
     "integer",
     "per_axis",
     "transpose_axes",
@@ -320,3 +321,42 @@ def _conv_axis(length: int, k: int, s: int, d: int, cut: str | tuple[int, int]) 
 
 def _ceil_div(a: int, b: int) -> int:
     return -(-a // b)
+
+
+def input_window(
+    axis: AxisGeometry, start: int, stop: int, *, transposed: bool
+) -> tuple[slice, AxisGeometry]:
+    """The input samples that result samples `start` to `stop` need, and the geometry of that block.
+
+    `transposed` says which convolution is meant: the forward one reads `axis.out_length` samples and makes
+    `axis.in_length`. The block is a convolution like any other: its left crop is at least 0, and it reads one
+    sample at least, unless it is empty. For that, and where taps leave gaps, the window may have samples that
+    are not needed.
+    """
+    if start == stop:
+        nothing = AxisGeometry(axis.kernel, axis.stride, axis.dilation, 0, axis.reach - axis.stride, 0, 0)
+        return slice(0, 0), nothing
+    window, left = (_transpose_window if transposed else _conv_window)(axis, start, stop)
+    read, made = window.stop - window.start, stop - start
+    short, long = (read, made) if transposed else (made, read)
+    right = (short - 1) * axis.stride + axis.reach - left - long
+    return window, AxisGeometry(axis.kernel, axis.stride, axis.dilation, left, right, short, long)
+
+
+def _transpose_window(axis: AxisGeometry, start: int, stop: int) -> tuple[slice, int]:
+    """The window, and the left crop of what it makes."""
+    s, begin, end = axis.stride, start + axis.crop_left, stop + axis.crop_left
+    # What no tap reaches, between kernels shorter than the stride, comes after an input sample too.
+    oldest = min(_ceil_div(begin - axis.reach + 1, s), begin // s)
+    first = max(0, min(oldest, axis.in_length - 1))
+    return slice(first, min((end - 1) // s + 1, axis.in_length)), begin - first * s
+
+
+def _conv_window(axis: AxisGeometry, start: int, stop: int) -> tuple[slice, int]:
+    """The window, and the zeros before it."""
+    begin = start * axis.stride - axis.crop_left
+    end = (stop - 1) * axis.stride - axis.crop_left + axis.reach
+    if begin >= axis.out_length or end <= 0:
+        return slice(0, 1), end - begin  # reads zeros only: as well those before a sample
+    first = max(0, begin)
+    return slice(first, min(end, axis.out_length)), first - begin

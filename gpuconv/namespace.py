@@ -39,6 +39,7 @@ __all__ = [
     "dtype_named",
     "indices",
     "is_cupy_array",
+    "is_dask_array",
     "is_numpy_array",
     "is_traced",
     "library",
@@ -230,6 +231,8 @@ def like(values: Array, reference: Array) -> Array:
         is_traced(reference) or device_of(values) == device_of(reference)
     ):
         return values
+    if is_dask_array(reference) and not is_numpy_array(reference._meta):  # where its blocks are
+        return array_namespace(reference=reference).from_array(like(values, reference._meta), asarray=False)
     host, dtype = to_numpy(values), dtype_name(values.dtype)
     if dtype == "bfloat16":
         host = host.astype(np.float32)  # which every library reads, and which holds every bfloat16

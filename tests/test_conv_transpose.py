@@ -60,7 +60,7 @@ def test_every_dtype_is_exact_on_integers(case, name):
 
 @given(case=cases(), copies=st.sampled_from([1, 2, 16]))
 def test_the_generic_backend_equals_the_loops(case, copies):
-    """The path of torch, JAX and Dask, here driven with NumPy's own namespace for speed."""
+    """The path of torch and JAX, here driven with NumPy's own namespace for speed."""
     wanted = expected(case)
     assume(wanted is not None)
     geometry = geometry_of(

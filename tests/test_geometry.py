@@ -4,9 +4,11 @@ import fractions
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gpuconv
-from gpuconv.geometry import AxisGeometry, conv_axes, transpose_axes
+from gpuconv.geometry import AxisGeometry, conv_axes, input_window, transpose_axes
 from gpuconv.ops.shapes import geometry_of
 
 
@@ -88,6 +90,54 @@ def test_unknown_lengths_stay_unknown_and_settings_are_still_checked():
         transpose_axes((None,), 3, strides=0)
     with pytest.raises(ValueError, match="strides=0"):
         conv_axes((None,), 3, strides=0)
+
+
+# --- windows -------------------------------------------------------------------------------------
+
+
+def products(axis, sample, transposed):
+    """The (input sample, tap) pairs that one sample of the result sums."""
+    if transposed:
+        read = ((sample + axis.crop_left - j * axis.dilation, j) for j in range(axis.kernel))
+        pairs = ((at // axis.stride, j) for at, j in read if at % axis.stride == 0)
+    else:
+        begin = sample * axis.stride - axis.crop_left
+        pairs = ((begin + j * axis.dilation, j) for j in range(axis.kernel))
+    length = axis.in_length if transposed else axis.out_length
+    return {(i, j) for i, j in pairs if 0 <= i < length}
+
+
+@st.composite
+def blocks(draw):
+    """An axis, short and cropped as no call would, and where a block of its result starts and stops."""
+    k, s, d, crop = (draw(st.integers(least, 5)) for least in (1, 1, 1, 0))
+    short, long = draw(st.integers(1, 6)), draw(st.integers(1, 12))
+    right = (short - 1) * s + (k - 1) * d + 1 - crop - long
+    transposed = draw(st.booleans())
+    made = long if transposed else short
+    start = draw(st.integers(0, made))
+    stop = draw(st.one_of(st.integers(start, made), st.just(min(start + 1, made))))
+    return AxisGeometry(k, s, d, crop, right, short, long), start, stop, transposed
+
+
+@settings(max_examples=max(1000, settings.default.max_examples))
+@given(block_of=blocks())
+def test_a_window_makes_its_block(block_of):
+    whole, start, stop, transposed = block_of
+    window, block = input_window(whole, start, stop, transposed=transposed)
+    lengths = (window.stop - window.start, stop - start)
+    assert (block.in_length, block.out_length) == (lengths if transposed else lengths[::-1])
+    assert block.full_length == block.crop_left + block.out_length + block.crop_right
+    assert block.crop_left >= 0
+    assert lengths[0] >= min(1, stop - start)
+    needed = set()
+    for sample in range(start, stop):
+        wanted = products(whole, sample, transposed)
+        found = products(block, sample - start, transposed)
+        assert {(window.start + i, j) for i, j in found} == wanted
+        needed |= {i for i, _ in wanted}
+    if whole.dilation == 1 and whole.stride <= whole.kernel and start < stop:  # the taps leave no gaps
+        assert lengths[0] == (max(needed) - min(needed) + 1 if needed else 1)
 
 
 # --- the shape functions -------------------------------------------------------------------------

@@ -60,6 +60,7 @@ ORDER = [
     "backends.cuda.planner",
     "backends.cupy_",
     "backends.generic",
+    "backends.dask_",
     # 4: the public functions
     "ops._select",
     "ops.shapes",
@@ -172,6 +173,7 @@ USES = {
 OPTIONAL = {
     "cupy",
     "dask",
+    "distributed",
     "h5py",
     "hypothesis",
     "jax",

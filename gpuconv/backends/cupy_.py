@@ -6,12 +6,13 @@ Nothing here synchronises, and nothing is allocated but the result and the works
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gpuconv._typing import Array
-from gpuconv.backends.cuda.call import FUSED, Arrays, Call, address_of
+from gpuconv.backends.cuda.call import FUSED, Algorithm, Arrays, Call, address_of
 from gpuconv.backends.cuda.device import Device, current_device
 from gpuconv.backends.cuda.kernel_gradient import GradientArrays, choose_gradient
 from gpuconv.backends.cuda.planner import ALGORITHMS, choose, explain, limits_of
@@ -92,19 +93,28 @@ def prepare(
         limits = limits_of(ours)
     chosen = choose(call, limits, algorithm)
     able = (a.name for a in ALGORITHMS if a is not chosen and not a.refuses(call, limits.capability))
-
-    def warmup() -> None:
-        with _on_device_of(kernel, device) as ours:
-            chosen.function(ours, call, call.is_wide)
-
     return Prepared(
         chosen.name,
         (chosen.name, *able),
-        lambda n: chosen.workspace(call._replace(samples=n)),
+        functools.partial(_workspace_size, chosen.name, call),
         explain(call, limits, chosen.name),
-        warmup,
+        functools.partial(_warmup, chosen.name, call, kernel, device),
         kernel,
     )
+
+
+def _named(name: str) -> Algorithm:
+    """The algorithm of that name: its name can be pickled, its functions cannot."""
+    return next(algorithm for algorithm in ALGORITHMS if algorithm.name == name)
+
+
+def _workspace_size(name: str, call: Call, samples: int) -> int:
+    return _named(name).workspace(call._replace(samples=samples))
+
+
+def _warmup(name: str, call: Call, kernel: Array, device: Device | None) -> None:
+    with _on_device_of(kernel, device) as ours:
+        _named(name).function(ours, call, call.is_wide)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Any array-API library, by the standard alone.
 
-Nothing is written in place and no value is looked at, so the autodiff and the tracing of torch, JAX and Dask
-pass through.
+Nothing is written in place and no value is looked at, so the autodiff and the tracing of torch and JAX pass
+through.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from gpuconv._typing import Array
 from gpuconv.backends.cpu import planner
 from gpuconv.backends.cpu.call import Algorithm, Arrays, Call
 from gpuconv.backends.cpu.kernel_gradient import kernel_gradient as _kernel_gradient
-from gpuconv.backends.prepared import Prepared
+from gpuconv.backends.prepared import Prepared, no_warmup, no_workspace
 from gpuconv.geometry import ConvGeometry
 from gpuconv.namespace import HALF_DTYPES, may_overlap
 
@@ -96,9 +96,9 @@ def prepare(
     return Prepared(
         chosen.name,
         (chosen.name, *able),
-        lambda _: 0,
+        no_workspace,
         planner.explain(call, chosen),
-        lambda: None,
+        no_warmup,
         weights,
     )
 

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 
 from gpuconv._typing import Array
 
-__all__ = ["Prepared", "only"]
+__all__ = ["Prepared", "no_warmup", "no_workspace", "only"]
 
 
 class Prepared(NamedTuple):
-    """A choice of how to run a convolution, and the reasons."""
+    """A choice of how to run a convolution, and the reasons.
+
+    Its functions are those of modules, or partial ones: a plan can be pickled.
+    """
 
     algorithm: str
     algorithms: tuple[str, ...]
@@ -25,6 +28,16 @@ class Prepared(NamedTuple):
     """What to hand over in place of the kernel."""
 
 
+def no_workspace(samples: int) -> int:
+    """What a way needs that needs none, for any number of samples."""
+    del samples
+    return 0
+
+
+def no_warmup() -> None:
+    """What the first call would otherwise wait for, where that is nothing."""
+
+
 def only(algorithm: str, reason: str, asked: str | None, kernel: Array) -> Prepared:
     """What a backend prepares that has one way to run a convolution; `asked` may name it.
 
@@ -35,4 +48,4 @@ def only(algorithm: str, reason: str, asked: str | None, kernel: Array) -> Prepa
     """
     if asked not in (None, algorithm):
         raise ValueError(f"Expected algorithm to be None or {algorithm!r}. Received algorithm={asked!r}.")
-    return Prepared(algorithm, (algorithm,), lambda _: 0, f"{algorithm}: {reason}", lambda: None, kernel)
+    return Prepared(algorithm, (algorithm,), no_workspace, f"{algorithm}: {reason}", no_warmup, kernel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from gpuconv._typing import Array
-from gpuconv.namespace import is_cupy_array, is_numpy_array
+from gpuconv.namespace import is_cupy_array, is_dask_array, is_numpy_array
 
 __all__ = ["backend_of"]
 
@@ -20,6 +20,10 @@ def backend_of(array: Array) -> ModuleType:
         from gpuconv.backends import cupy_
 
         return cupy_
+    if is_dask_array(array):
+        from gpuconv.backends import dask_
+
+        return dask_
     from gpuconv.backends import generic
 
     return generic

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from gpuconv._typing import Array
-from gpuconv.namespace import HALF_DTYPES, array_namespace, astype, dtype_name, dtype_named
+from gpuconv.namespace import HALF_DTYPES, array_namespace, astype, dtype_name, dtype_named, library
 from gpuconv.ops._call import Job, check_call, check_devices, run
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import op_of, options_of
@@ -122,6 +122,8 @@ def _bias_gradient(job: Job, dz: Array) -> Array:
     xp = array_namespace(dz=dz)
     channel = dz.ndim - 1 if job.channels_last else 1
     working = dtype_named(xp, "float32" if job.dtype in HALF_DTYPES else job.dtype)
+    if library(dz) == "dask":  # which would have to join chunks to reshape them; it sums by chunks
+        return xp.sum(dz, axis=_first(channel, dz.ndim)[1:], dtype=working)
     # Along the last axis libraries sum by halves, whose error does not grow with the length.
     rows = xp.reshape(xp.permute_dims(dz, _first(channel, dz.ndim)), (dz.shape[channel], -1))
     return xp.sum(rows, axis=1, dtype=working)
