@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import gpuconv
 from gpuconv.backends import numpy_
 from gpuconv.backends.cpu import call as cpu_call
-from gpuconv.backends.cpu import gather, planner, threads, toeplitz
+from gpuconv.backends.cpu import gather, overlap_add, planner, threads, toeplitz
 from gpuconv.namespace import HALF_DTYPES
 from gpuconv.ops.shapes import geometry_of
 from tests.bounds import assert_within_bound, noting
@@ -65,6 +65,7 @@ def test_each_way_equals_the_loops(algorithm, data, rows, channels_first, apart)
         patch.setattr(cpu_call, "_PER_HALO_ROW", 1)
         patch.setattr(toeplitz, "_MOST", rows)
         patch.setattr(gather, "_MOST_PADDED", 60 * rows)
+        patch.setattr(overlap_add, "_MANY_PHASES", rows)
         patch.setattr(numpy_, "_chosen", lambda call, asked: (planner.choose(call, asked), 8 if apart else 1))
         cpu_call.blocks.cache_clear()
         plan = planned(case, algorithm, x, "channels_first" if channels_first else "channels_last")

@@ -7,8 +7,10 @@ the other, and are added so, until each phase is put between the others.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, blocks, padded, split_channels
@@ -18,6 +20,8 @@ __all__ = ["OVERLAP_ADD"]
 
 #: Taps times width: products of so few are made row by row.
 _FEW_TAPS = 32
+#: So many phases are put between each other in one go, fewer one by one: NumPy copies the longer runs faster.
+_MANY_PHASES = 16
 
 
 def _pack(call: Call, kernel: np.ndarray) -> np.ndarray:
@@ -78,13 +82,41 @@ def _block(weights: np.ndarray, arrays: Arrays, rows: slice, stride: int, crop: 
             sums[..., : start - rows.start] = 0
             sums[..., stop - rows.start :] = 0
             whole[...] = part
-    for phase in range(stride):
+    for block, place in _places(sums, rows, out, stride, crop):
+        bias = arrays.bias
+        arrays.deliver(block, place, bias if bias is None or place.ndim == 4 else bias[..., None])
+
+
+def _places(
+    sums: np.ndarray, rows: slice, out: np.ndarray, stride: int, crop: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What of `sums`, (samples, groups, phases, width, rows), the crops leave, and where it belongs."""
+    length, step = out.shape[-1], out.strides[-1]
+    done = rows.start
+    if stride >= _MANY_PHASES:
+        # Rows that no crop meets are turned at once; one of the others may be left at each end.
+        first = max(rows.start, -(-crop // stride))
+        last = min(rows.stop, (length + crop) // stride)
+        if first < last:
+            whole = sums[..., first - rows.start : last - rows.start].transpose(0, 1, 3, 4, 2)
+            strides = (*out.strides[:-1], stride * step, step)
+            yield whole, as_strided(out[..., first * stride - crop :], whole.shape, strides)
+            yield from _by_phase(sums, slice(rows.start, first), rows.start, out, stride, crop)
+            done = last
+    yield from _by_phase(sums, slice(done, rows.stop), rows.start, out, stride, crop)
+
+
+def _by_phase(
+    sums: np.ndarray, rows: slice, origin: int, out: np.ndarray, stride: int, crop: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same for some rows, phase by phase; the first of `sums` is row `origin`."""
+    for phase in range(stride if rows.start < rows.stop else 0):
         # Sample t * stride + phase of row t, as far as the crops leave it.
         t = max(rows.start, -((phase - crop) // stride))
         stop = min(rows.stop, -((phase - crop - out.shape[-1]) // stride))
         if t < stop:
             place = out[..., t * stride + phase - crop : (stop - 1) * stride + phase - crop + 1 : stride]
-            arrays.deliver(sums[:, :, phase, :, t - rows.start : stop - rows.start], place, arrays.bias)
+            yield sums[:, :, phase, :, t - origin : stop - origin], place
 
 
 def _product(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
