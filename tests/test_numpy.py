@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -78,6 +79,29 @@ def test_each_way_equals_the_loops(algorithm, data, rows, channels_first, apart)
             assert plan(np.repeat(x, 2, axis=-1)[..., ::2], out=out) is out
             np.testing.assert_array_equal(out, wanted)
             assert np.isnan(gaps[..., 1::2]).all()
+
+
+@pytest.mark.parametrize("algorithm", NAMES)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1), channels_first=st.booleans())
+def test_what_is_not_finite_spreads_no_further_than_its_taps(algorithm, data, seed, channels_first):
+    case = data.draw(ELIGIBLE[algorithm])
+    rng = np.random.default_rng(seed)
+    assume(case.x.size)
+    places = rng.integers(case.x.size, size=rng.integers(1, 4))
+    case.x.reshape(-1)[places] = rng.choice([np.nan, np.inf, -np.inf], len(places))
+    # A kernel without zeros: infinity times 0 is a NaN beside the input, where ways may pad or not.
+    case.kernel[case.kernel == 0] = 1
+    with np.errstate(invalid="ignore"):
+        wanted = expected(case)
+    assume(wanted is not None)
+    channels_first = channels_first and (algorithm != "window GEMM" or case.kernel.size == len(case.kernel))
+    x = np.ascontiguousarray(np.moveaxis(case.x, -1, 1)) if channels_first else case.x
+    plan = planned(case, algorithm, x, "channels_first" if channels_first else "channels_last")
+    assume(plan is not None)
+    with np.errstate(invalid="ignore"):  # as NumPy's products warn of infinity less infinity
+        y = plan(x)
+    with noting(case):
+        np.testing.assert_array_equal(np.moveaxis(y, 1, -1) if channels_first else y, wanted)
 
 
 def call_of(x_shape, kernel_shape, data_format="channels_last", transposed=True, groups=1, **settings):
@@ -216,6 +240,17 @@ def test_an_error_in_a_part_is_raised_and_ends_the_call():
     assert held() == before
     plan = gpuconv.plan("conv1d_transpose", (1, 20, 2), np.ones((3, 2, 2)))
     assert plan(np.ones((1, 20, 2))).shape == (1, 22, 2)
+
+
+def test_helpers_have_the_callers_settings():
+    def warns():
+        time.sleep(0.01)  # long enough for the helpers to take theirs
+        np.multiply(np.inf, 0.0)
+
+    with np.errstate(invalid="ignore"):
+        threads.run([warns] * 8, apart=True)
+    with pytest.warns(RuntimeWarning, match="invalid value"):
+        threads.run([warns], apart=False)
 
 
 def test_without_openblas_parts_run_one_after_the_other(monkeypatch):

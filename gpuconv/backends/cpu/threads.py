@@ -8,6 +8,7 @@ Where it cannot be held (another library than OpenBLAS), blocks run one after th
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import ctypes
 import functools
 import importlib
@@ -107,7 +108,9 @@ def _share(tasks: Sequence[Callable[[], None]], threads: int, helpers: int) -> N
     try:
         # An interpreter that is shutting down starts no more threads: this one does all.
         with contextlib.suppress(RuntimeError):
-            futures.extend(_workers(threads).submit(work) for _ in range(helpers))
+            # The caller's settings, NumPy's errstate among them, hold in the helpers too.
+            contexts = [contextvars.copy_context() for _ in range(helpers)]
+            futures.extend(_workers(threads).submit(context.run, work) for context in contexts)
         work()
     finally:
         waiting.clear()

@@ -14,7 +14,16 @@ import numpy as np
 
 from gpuconv.backends.cpu import threads, window
 from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, padded, split_channels
-from gpuconv.backends.cpu.window import Band, bands_of, fill_band, turns_of
+from gpuconv.backends.cpu.window import (
+    Band,
+    Weights,
+    all_finite,
+    bands_of,
+    fill_band,
+    sum_apart,
+    taps_of,
+    turns_of,
+)
 
 __all__ = ["TOEPLITZ"]
 
@@ -23,7 +32,7 @@ _BLOCKS = (1, 2, 4, 8, 16, 32, 64)
 #: Elements of a block's result: a megabyte of float32.
 _MOST = 1 << 18
 
-_Packed: TypeAlias = tuple[tuple[Band, np.ndarray], ...]
+_Packed: TypeAlias = tuple[Weights, ...]
 
 
 def _best_block(call: Call) -> int:
@@ -55,12 +64,13 @@ def _pack(call: Call, kernel: np.ndarray) -> _Packed:
         return window.pack(call, kernel, block)
     weights = call.oriented(kernel)  # (taps, width, groups, depth)
     _, width, groups, depth = weights.shape
-    packed: list[tuple[Band, np.ndarray]] = []
+    packed: list[Weights] = []
     for band in bands_of(call.axis, call.transposed, block):
         matrix = np.zeros((band.outputs, band.span, width, groups, depth), call.dtype)
         fill_band(band, call.axis, call.transposed, weights, matrix)
         matrix = np.ascontiguousarray(matrix.transpose(3, 2, 4, 1, 0))
-        packed.append((band, matrix.reshape(groups, width, depth * band.span, band.outputs)))
+        taps = np.tile(taps_of(band, call).T, (depth, 1))
+        packed.append(Weights(band, matrix.reshape(groups, width, depth * band.span, band.outputs), taps))
     return tuple(packed)
 
 
@@ -72,7 +82,7 @@ def _run(call: Call, packed: _Packed, arrays: Arrays, parts: int) -> None:
     x, out = (split_channels(array, call.channels_last, groups) for array in (arrays.x, arrays.out))
     bias = None if arrays.bias is None else arrays.bias.reshape(groups, -1, 1, 1)
     tasks = []
-    for band, matrix in packed:
+    for band, matrix, taps in packed:
         # Where channels are last, blocks are of all of them: what is written together lies together.
         all_at_once = groups if call.channels_last else 1
         rows = min(band.rows, max(1, _MOST // (band.outputs * call.width * all_at_once)))
@@ -85,11 +95,12 @@ def _run(call: Call, packed: _Packed, arrays: Arrays, parts: int) -> None:
                 part = arrays._replace(x=x[some], out=out[some], bias=None if bias is None else bias[some[1]])
                 for row in range(0, band.rows, rows):
                     block = slice(row, min(row + rows, band.rows))
-                    tasks.append(functools.partial(_block, band, matrix[some[1]], part, block))
+                    tasks.append(functools.partial(_block, Weights(band, matrix[some[1]], taps), part, block))
     threads.run(tasks, apart=parts > 1)
 
 
-def _block(band: Band, matrix: np.ndarray, arrays: Arrays, rows: slice) -> None:
+def _block(weights: Weights, arrays: Arrays, rows: slice) -> None:
+    band, matrix, taps = weights
     x, out = arrays.x, arrays.out
     samples, groups, depth, length = x.shape
     number = rows.stop - rows.start
@@ -108,14 +119,25 @@ def _block(band: Band, matrix: np.ndarray, arrays: Arrays, rows: slice) -> None:
     )
     straight = out.dtype == matrix.dtype and out.strides[-1] == out.itemsize
     result = place if straight else np.empty(place.shape, matrix.dtype)
-    if depth == 1:
+    if taps is not None and not all_finite(padded):
+        gathered = _gathered(padded, band, number)
+        for sample, group, filter_ in np.ndindex(result.shape[:3]):
+            part = result[sample, group, filter_]
+            sum_apart(gathered[sample, group], matrix[group, filter_], taps, part)
+    elif depth == 1:
         _multiply(padded[:, :, 0], band, number, matrix, result)
     else:
-        windows = _windows(padded, band.step, number, band.span).transpose(0, 1, 3, 2, 4)
-        gathered = windows.reshape(samples, groups, number, depth * band.span)
+        gathered = _gathered(padded, band, number)
         for filter_ in range(matrix.shape[1]):
             np.matmul(gathered, matrix[:, filter_], out=result[:, :, filter_])
     arrays.deliver(result, place, arrays.bias)
+
+
+def _gathered(padded: np.ndarray, band: Band, number: int) -> np.ndarray:
+    """The windows of all channels of a group, (samples, groups, windows, depth * span)."""
+    samples, groups, depth, _ = padded.shape
+    windows = _windows(padded, band.step, number, band.span).transpose(0, 1, 3, 2, 4)
+    return windows.reshape(samples, groups, number, depth * band.span)
 
 
 def _multiply(padded: np.ndarray, band: Band, number: int, matrix: np.ndarray, result: np.ndarray) -> None:

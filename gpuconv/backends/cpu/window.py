@@ -19,7 +19,20 @@ from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, blocks, pad
 from gpuconv.geometry import AxisGeometry
 from gpuconv.phases import conv_phases, transpose_phases
 
-__all__ = ["WINDOW", "Band", "bands_of", "cost", "fill_band", "pack", "run", "turns_of"]
+__all__ = [
+    "WINDOW",
+    "Band",
+    "Weights",
+    "all_finite",
+    "bands_of",
+    "cost",
+    "fill_band",
+    "pack",
+    "run",
+    "sum_apart",
+    "taps_of",
+    "turns_of",
+]
 
 
 #: Weights that leave the cache when they are handed to BLAS.
@@ -41,7 +54,19 @@ class Band(NamedTuple):
     outputs: int
 
 
-_Packed: TypeAlias = tuple[tuple[Band, np.ndarray], ...]
+class Weights(NamedTuple):
+    """A band's matrix, (..., terms, columns), and where it has taps: None where that is everywhere.
+
+    What lies beside the taps is 0, which makes nothing of a number, but NaN of an infinity: rows that read
+    what is not finite are summed apart, over the taps alone.
+    """
+
+    band: Band
+    matrix: np.ndarray
+    taps: np.ndarray | None
+
+
+_Packed: TypeAlias = tuple[Weights, ...]
 
 
 @functools.lru_cache(maxsize=256)
@@ -90,16 +115,27 @@ def fill_band(
 
 
 def pack(call: Call, kernel: np.ndarray, block: int) -> _Packed:
-    """Each band with its matrix, (span * depth, count * width)."""
+    """The matrices, (span * depth, outputs * width)."""
     weights = call.oriented(kernel)[:, :, 0]  # (taps, width, depth)
     width, depth = weights.shape[1:]
-    packed: list[tuple[Band, np.ndarray]] = []
+    packed: list[Weights] = []
     for band in bands_of(call.axis, call.transposed, block):
         matrix = np.zeros((band.outputs, width, band.span, depth), call.dtype)
         fill_band(band, call.axis, call.transposed, weights, matrix.swapaxes(1, 2))
+        taps = None
+        if block:
+            taps = taps_of(band, call)[:, None, :, None].repeat(width, 1).repeat(depth, 3)
+            taps = taps.reshape(band.outputs * width, band.span * depth).T
         # BLAS reads the transposed matrix as well as another.
-        packed.append((band, matrix.reshape(band.outputs * width, band.span * depth).T))
+        packed.append(Weights(band, matrix.reshape(band.outputs * width, band.span * depth).T, taps))
     return tuple(packed)
+
+
+def taps_of(band: Band, call: Call) -> np.ndarray:
+    """Where the band has taps: (outputs, span)."""
+    taps = np.zeros((band.outputs, band.span), bool)
+    fill_band(band, call.axis, call.transposed, np.ones(call.axis.kernel, bool), taps)
+    return taps
 
 
 def run(call: Call, packed: _Packed, arrays: Arrays, parts: int) -> None:
@@ -107,23 +143,18 @@ def run(call: Call, packed: _Packed, arrays: Arrays, parts: int) -> None:
     x = np.ascontiguousarray(arrays.x, call.dtype)
     arrays = arrays._replace(x=x)
     tasks = []
-    for band, matrix in packed:
+    for weights in packed:
+        band, matrix, _ = weights
         bias = None if arrays.bias is None else np.tile(arrays.bias, band.outputs)
         # Each block hands all weights to BLAS: many of them are handed over seldom.
         least = 1 if matrix.size <= _MANY_WEIGHTS else 2
         for samples, rows in blocks(call.samples, band.rows, sum(matrix.shape), parts, least=least):
-            tasks.append(functools.partial(_block, band, matrix, bias, arrays, samples, rows))
+            tasks.append(functools.partial(_block, weights, bias, arrays, samples, rows))
     threads.run(tasks, apart=parts > 1)
 
 
-def _block(
-    band: Band,
-    matrix: np.ndarray,
-    bias: np.ndarray | None,
-    arrays: Arrays,
-    samples: slice,
-    rows: slice,
-) -> None:
+def _block(weights: Weights, bias: np.ndarray | None, arrays: Arrays, samples: slice, rows: slice) -> None:
+    band, matrix, _ = weights
     x, place = arrays.x[samples], _places(arrays.out[samples], band, rows)
     n, length, depth = x.shape
     number = rows.stop - rows.start
@@ -141,11 +172,11 @@ def _block(
     # One sample's windows run on into the next's: the rows between are of neither.
     total = (n - 1) * pitch + number
     if n == 1 and place.ndim == 3 and place.dtype == x.dtype:
-        _product(source, band, total, matrix, place[0])
+        _product(source, total, weights, place[0])
         arrays.deliver(place[0], place[0], bias)
     else:
         result = np.empty((n * pitch, matrix.shape[1]), x.dtype)
-        _product(source, band, total, matrix, result[:total])
+        _product(source, total, weights, result[:total])
         arrays.deliver(result.reshape(n, pitch, -1)[:, :number], place, bias)
 
 
@@ -163,20 +194,38 @@ def _places(out: np.ndarray, band: Band, rows: slice) -> np.ndarray:
     return as_strided(out[:, start:], shape, (sample, band.pitch * row, row, item))
 
 
-def _product(source: np.ndarray, band: Band, rows: int, matrix: np.ndarray, result: np.ndarray) -> None:
-    """So many windows of `source` times `matrix`, into `result`."""
+def _product(source: np.ndarray, rows: int, weights: Weights, result: np.ndarray) -> None:
+    """So many windows of `source` times the weights, into `result`."""
+    band, matrix, taps = weights
     turns = turns_of(band)
     depth, item = source.shape[1], source.itemsize
     step = band.step * depth * item
     terms = matrix.shape[0]
-    if gathers(turns, rows, matrix.shape[1]):
-        windows = np.ndarray((rows, terms), source.dtype, source, 0, (step, item))
+    windows = np.ndarray((rows, terms), source.dtype, source, 0, (step, item))
+    if taps is not None and not all_finite(source):
+        sum_apart(windows, matrix, taps, result)
+    elif gathers(turns, rows, matrix.shape[1]):
         np.matmul(np.ascontiguousarray(windows), matrix, out=result)
-        return
-    for turn in range(min(turns, rows)):
-        number = -(-(rows - turn) // turns)
-        windows = np.ndarray((number, terms), source.dtype, source, turn * step, (turns * step, item))
-        np.matmul(windows, matrix, out=result[turn::turns])
+    else:
+        for turn in range(min(turns, rows)):
+            # Every n-th window: none overlaps the next.
+            np.matmul(windows[turn::turns], matrix, out=result[turn::turns])
+
+
+def all_finite(source: np.ndarray) -> bool:
+    """Whether no element is infinite or NaN, nor so large that its square is."""
+    flat = source.reshape(-1)
+    return bool(np.isfinite(np.vdot(flat, flat)))
+
+
+def sum_apart(windows: np.ndarray, matrix: np.ndarray, taps: np.ndarray, result: np.ndarray) -> None:
+    """Multiply windows of which some are not finite: those rows by row, over the taps alone."""
+    finite = np.isfinite(windows)
+    np.matmul(np.where(finite, windows, 0), matrix, out=result)
+    # Infinity times 0 is a NaN, as in any product; BLAS does not warn of it either.
+    with np.errstate(invalid="ignore", over="ignore"):
+        for row in np.flatnonzero(~finite.all(axis=1)):
+            result[row] = np.where(taps, windows[row][:, None] * matrix, 0).sum(axis=0)
 
 
 def turns_of(band: Band) -> int:
