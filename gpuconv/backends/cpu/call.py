@@ -145,8 +145,10 @@ def blocks(
     fewest = max(-(-least * _LEAST_ROWS // inner), _PER_HALO_ROW * halo)
     at_once = max(fewest, min(_MOST_ELEMENTS // max(1, per_row), -(-samples * rows // parts)))
     together = max(1, min(samples, at_once // max(1, rows)))
-    # Rows are shared out evenly: no small rest.
-    step = max(1, -(-rows // max(1, -(-rows // at_once))))
+    # Rows are shared out evenly, among an even number of blocks, as most machines have of cores.
+    number = max(1, -(-rows // at_once))
+    number += number % 2 if number > 1 and samples == 1 else 0
+    step = max(1, -(-rows // number))
     return tuple(
         (slice(first, min(first + together, samples)), slice(row, min(row + step, rows)))
         for first in range(0, samples, together)
