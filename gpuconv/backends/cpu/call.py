@@ -127,6 +127,8 @@ _Block: TypeAlias = tuple[slice, slice]
 
 #: Fewest rows of a block: below that, a product spends its time on reading the weights.
 _LEAST_ROWS = 256
+#: Not even to have two blocks.
+_FEWEST_ROWS = 64
 #: Elements of a block: a megabyte of float32, half of a common L2 cache.
 _MOST_ELEMENTS = 1 << 18
 #: A block that reads rows of its neighbour has so many times as many of its own.
@@ -143,9 +145,13 @@ def blocks(
     results do not depend on how many threads there are.
     """
     fewest = max(-(-least * _LEAST_ROWS // inner), _PER_HALO_ROW * halo)
+    if parts > 1:
+        # Two small blocks keep two cores at work.
+        fewest = min(fewest, max(_FEWEST_ROWS, _PER_HALO_ROW * halo, -(-samples * rows // 2)))
     at_once = max(fewest, min(_MOST_ELEMENTS // max(1, per_row), -(-samples * rows // parts)))
+    # Samples and rows are shared out evenly, rows among an even number of blocks, as there are of most cores.
     together = max(1, min(samples, at_once // max(1, rows)))
-    # Rows are shared out evenly, among an even number of blocks, as most machines have of cores.
+    together = -(-samples // -(-samples // together)) if samples else 1
     number = max(1, -(-rows // at_once))
     number += number % 2 if number > 1 and samples == 1 else 0
     step = max(1, -(-rows // number))

@@ -123,8 +123,14 @@ def _product(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
     """(samples, groups, taps * width, rows): all taps of `x`, of (samples, groups, depth, rows)."""
     n, groups, depth, rows = x.shape
     by_row = x.transpose(0, 3, 1, 2)  # channels_last
-    if groups > 1 or not by_row.flags.c_contiguous:
+    last = by_row.flags.c_contiguous
+    if groups > 1 or (n == 1 and not last):
         return np.matmul(weights, x)
+    if not last:
+        # Channels are first: the rows of all samples beside each other, for one product.
+        columns = np.ascontiguousarray(x[:, 0].swapaxes(0, 1)).reshape(depth, n * rows)
+        product = np.matmul(weights[0], columns)
+        return product.reshape(weights.shape[1], n, rows).swapaxes(0, 1)[:, None]
     # The rows of all samples in one product, turned afterwards where that is less to turn than BLAS would.
     by_row = by_row.reshape(n * rows, depth)
     if weights.shape[1] <= _FEW_TAPS:

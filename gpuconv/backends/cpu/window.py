@@ -140,8 +140,11 @@ def taps_of(band: Band, call: Call) -> np.ndarray:
 
 def run(call: Call, packed: _Packed, arrays: Arrays, parts: int) -> None:
     """Multiply the windows of every band by its matrix."""
-    x = np.ascontiguousarray(arrays.x, call.dtype)
-    arrays = arrays._replace(x=x)
+    block = _block
+    if call.channels_last:
+        arrays = arrays._replace(x=np.ascontiguousarray(arrays.x, call.dtype))
+    else:
+        block = _block_of_channels
     tasks = []
     for weights in packed:
         band, matrix, _ = weights
@@ -149,7 +152,7 @@ def run(call: Call, packed: _Packed, arrays: Arrays, parts: int) -> None:
         # Each block hands all weights to BLAS: many of them are handed over seldom.
         least = 1 if matrix.size <= _MANY_WEIGHTS else 2
         for samples, rows in blocks(call.samples, band.rows, sum(matrix.shape), parts, least=least):
-            tasks.append(functools.partial(_block, weights, bias, arrays, samples, rows))
+            tasks.append(functools.partial(block, weights, bias, arrays, samples, rows))
     threads.run(tasks, apart=parts > 1)
 
 
@@ -178,6 +181,35 @@ def _block(weights: Weights, bias: np.ndarray | None, arrays: Arrays, samples: s
         result = np.empty((n * pitch, matrix.shape[1]), x.dtype)
         _product(source, total, weights, result[:total])
         arrays.deliver(result.reshape(n, pitch, -1)[:, :number], place, bias)
+
+
+def _block_of_channels(
+    weights: Weights, bias: np.ndarray | None, arrays: Arrays, samples: slice, rows: slice
+) -> None:
+    """The same where channels are first: windows are columns, and are gathered."""
+    band, matrix, _ = weights
+    x, out = arrays.x[samples], arrays.out[samples]
+    n, depth, length = x.shape
+    number = rows.stop - rows.start
+    windows = np.empty((band.span, depth, n, number), matrix.dtype)
+    for tap in range(band.span):
+        # Row r reads at begin + r * step.
+        begin = band.offset + rows.start * band.step + tap
+        first = min(number, max(0, -(begin // band.step)))
+        last = max(first, min(number, -((begin - length) // band.step)))
+        windows[tap, ..., :first] = 0
+        windows[tap, ..., last:] = 0
+        if first < last:
+            inside = slice(begin + first * band.step, begin + (last - 1) * band.step + 1, band.step)
+            windows[tap, ..., first:last] = x[:, :, inside].swapaxes(0, 1)
+    product = np.matmul(matrix.T, windows.reshape(band.span * depth, n * number))
+    made = product.reshape(band.outputs, -1, n, number)
+    if bias is not None:
+        bias = bias.reshape(band.outputs, -1, 1)[0]
+    for output in range(band.outputs):
+        start = band.first + output + rows.start * band.pitch
+        place = out[:, :, start : start + (number - 1) * band.pitch + 1 : band.pitch]
+        arrays.deliver(made[output].swapaxes(0, 1), place, bias)
 
 
 def _places(out: np.ndarray, band: Band, rows: slice) -> np.ndarray:
@@ -252,11 +284,15 @@ def cost(call: Call, block: int) -> Cost:
         packed += terms * columns
         stored += rows * padded(columns)
         turns = turns_of(band)
-        copied += rows * terms  # by BLAS, which has a copy of its own of what it multiplies
-        copied += rows * terms if gathers(turns, min(rows, 256), columns) else (turns - 1) * terms * columns
-        if band.rows < 256:  # a block of several samples
+        gathered = not call.channels_last or gathers(turns, min(rows, 256), columns)
+        # BLAS has a copy of its own of what it multiplies, and of the weights for each product.
+        handed = max(1, rows // 256) * (1 if gathered else turns) * terms * columns
+        copied += rows * terms * (2 if gathered else 1) + handed
+        if not call.channels_last:
+            copied += rows * columns
+        elif band.rows < 256:  # a block of several samples
             copied += padding + rows * columns
-        calls += 4 + turns
+        calls += 4 + (turns if call.channels_last else band.span + band.outputs)
     return Cost(adds, stored, copied, calls, packed)
 
 
@@ -265,8 +301,6 @@ def _refuses(call: Call) -> str:
         return "for one axis without dilation"
     if call.geometry.groups > 1:
         return "for one group"
-    if not call.channels_last:
-        return "for channels_last"
     return ""
 
 
