@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         testing,
         weights,
     )
+    from gpuconv._streaming_files import process_file
+    from gpuconv.streaming import stream
     from gpuconv.weights import load
 
 __version__ = "0.1.0"
@@ -63,18 +65,23 @@ __all__ = [
     "optimizers",
     "output_shape",
     "plan",
+    "process_file",
     "regularizers",
     "solve",
+    "stream",
     "testing",
     "vjp",
     "weights",
 ]
 
 
+_FUNCTIONS = {"load": "weights", "process_file": "_streaming_files", "stream": "streaming"}
+
+
 def __getattr__(name: str) -> Any:
     # Who only convolves does not wait for the layers, their catalogues and the dialects.
-    if name == "load":
-        return importlib.import_module("gpuconv.weights").load
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"gpuconv.{_FUNCTIONS[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"gpuconv.{name}")
     raise AttributeError(f"module 'gpuconv' has no attribute {name!r}")

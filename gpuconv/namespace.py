@@ -45,6 +45,7 @@ __all__ = [
     "library",
     "like",
     "may_overlap",
+    "own_namespace",
     "to_numpy",
 ]
 
@@ -110,6 +111,20 @@ def array_namespace(**arrays: Array) -> Namespace:
     TypeError
         If one is not an array, or if they come from two libraries.
     """
+    numpy = _owner(arrays) == "numpy"
+    return _numpy_namespace() if numpy else _compat_namespace(*arrays.values())
+
+
+def own_namespace(**arrays: Array) -> Namespace:
+    """As `array_namespace`, but NumPy itself for its arrays, which is loaded already.
+
+    It is enough to ask for dtypes; the standard's names are NumPy's from 2.1 on.
+    """
+    return np if _owner(arrays) == "numpy" else _compat_namespace(*arrays.values())
+
+
+def _owner(arrays: dict[str, Array]) -> str | None:
+    """The library that all `arrays` are from."""
     owner: str | None = None
     first = ""
     for name, array in arrays.items():
@@ -124,7 +139,7 @@ def array_namespace(**arrays: Array) -> Namespace:
                 f"Expected arrays of one library. Received {first} of {owner} and {name} of {found}. "
                 f"Convert one of them: nothing is copied between libraries or devices unasked."
             )
-    return _numpy_namespace() if owner == "numpy" else _compat_namespace(*arrays.values())
+    return owner
 
 
 @functools.cache

@@ -91,6 +91,10 @@ ORDER = [
     "weights._onnx_nodes",
     "weights.onnx",
     "weights",
+    # 6: what drives the others
+    "_streaming_convolution",
+    "streaming",
+    "_streaming_files",
     "testing",
     # 7: other systems' words
     "dialects._matlab_dlarray",
@@ -189,6 +193,7 @@ OPTIONAL = {
     "tensorflow",
     "threadpoolctl",
     "torch",
+    "tqdm",
 }
 
 
@@ -211,7 +216,7 @@ def test_importing_the_package_loads_no_dialect():
 
 PUBLIC = ["", "ops", "layers", "activations", "initializers", "regularizers", "constraints", "optimizers"]
 PUBLIC += ["losses", "callbacks", "config", "testing", "dialects", "dialects.matlab"]
-PUBLIC += ["dialects.onnx", "dialects.pytorch", "dialects.r", "weights", "weights.safetensors"]
+PUBLIC += ["dialects.onnx", "dialects.pytorch", "dialects.r", "weights", "weights.safetensors", "streaming"]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -15,6 +15,7 @@ from gpuconv.namespace import (
     device_of,
     dtype_name,
     is_numpy_array,
+    own_namespace,
 )
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import geometry_of
@@ -59,7 +60,7 @@ def check_call(
     """Check all of a call; `options` are those of `check`."""
     given = {"x": x, "kernel": kernel, **({} if bias is None else {"bias": bias})}
     arrays = given if out is None else {**given, "out": out}
-    xp = array_namespace(**arrays)
+    xp = own_namespace(**arrays)
     dtypes = {name: array.dtype for name, array in given.items()}
     bias_shape = None if bias is None else tuple(bias.shape)
     job = check(xp, ndim, x.shape, kernel.shape, bias_shape, dtypes, **options)

@@ -127,6 +127,10 @@ class Plan:
         All that `plan` would take for this convolution, the chosen one first.
     workspace_size : int
         Bytes that a ``workspace=`` must have for the planned number of samples.
+    job : Job
+        What was checked: geometry, data format, dtype, activation.
+    weights : dict
+        The kernel, and the bias where there is one, as they were given, in the plan's dtype.
 
     Examples
     --------
@@ -150,7 +154,7 @@ class Plan:
     def __init__(
         self, op: str, x_shape: tuple[int, ...], job: Job, weights: dict[str, Array], prepared: Prepared
     ) -> None:
-        self._op, self._x_shape, self._job, self._weights = op, x_shape, job, weights
+        self._op, self._x_shape, self.job, self.weights = op, x_shape, job, weights
         self._prepared = prepared
         self.output_shape: Shape | None = made(job, x_shape[0])
         self.algorithm = prepared.algorithm
@@ -181,20 +185,20 @@ class Plan:
             For what was not planned; for an `out` or a workspace that does not fit, or that may share memory
             with `x`.
         """
-        kernel = self._weights["kernel"]
+        kernel = self.weights["kernel"]
         # What most calls are: nothing can be wrong with them that needs more than a look.
         alike = type(x) is type(kernel) and x.dtype == kernel.dtype and x.shape[1:] == self._x_shape[1:]
         if not (alike and out is None and workspace is None and is_numpy_array(x)):
             self._check(x, out, workspace)
-        weights = self._prepared.kernel, self._weights.get("bias")
-        return run(self._job, x, *weights, out, algorithm=self.algorithm, workspace=workspace)
+        weights = self._prepared.kernel, self.weights.get("bias")
+        return run(self.job, x, *weights, out, algorithm=self.algorithm, workspace=workspace)
 
     def _check(self, x: Array, out: Array | None, workspace: Array | None) -> None:
-        arrays = {"x": x, **self._weights, **({} if out is None else {"out": out})}
+        arrays = {"x": x, **self.weights, **({} if out is None else {"out": out})}
         array_namespace(**arrays)
-        if dtype_name(x.dtype) != self._job.dtype:
+        if dtype_name(x.dtype) != self.job.dtype:
             raise TypeError(
-                f"Expected x of {self._job.dtype}, as planned. Received x of {dtype_name(x.dtype)}. "
+                f"Expected x of {self.job.dtype}, as planned. Received x of {dtype_name(x.dtype)}. "
                 "Cast it, or plan with dtype=."
             )
         if tuple(x.shape[1:]) != self._x_shape[1:] or x.ndim != len(self._x_shape):
@@ -205,7 +209,7 @@ class Plan:
             )
         check_devices(arrays)
         if out is not None:
-            check_out(self._job, x.shape[0], out)
+            check_out(self.job, x.shape[0], out)
         if out is not None and may_overlap(out, x):
             raise ValueError(
                 "Expected out to share no memory with x. Received an out that may. "
@@ -236,12 +240,12 @@ class Plan:
 
     def explain(self) -> str:
         """What the plan does and why, as text."""
-        job = self._job
+        job = self.job
         geometry = job.geometry
         taps = self._x_shape[0] * math.prod(geometry.in_lengths)
-        multiply_adds = taps * math.prod(self._weights["kernel"].shape)
+        multiply_adds = taps * math.prod(self.weights["kernel"].shape)
         layout = "channels_last" if job.channels_last else "channels_first"
-        kernel = tuple(self._weights["kernel"].shape)
+        kernel = tuple(self.weights["kernel"].shape)
         return (
             f"{self._op}: {self._x_shape} -> {self.output_shape}, kernel {kernel}, {job.dtype}, {layout}\n"
             f"{multiply_adds:.3g} multiply-adds, workspace of {self.workspace_size} bytes\n"
@@ -254,4 +258,4 @@ class Plan:
 
     def __repr__(self) -> str:
         shapes = f"{self._x_shape} -> {self.output_shape}"
-        return f"<Plan of {self._op}: {shapes}, {self._job.dtype}, {self.algorithm}>"
+        return f"<Plan of {self._op}: {shapes}, {self.job.dtype}, {self.algorithm}>"

@@ -1,0 +1,375 @@
+"""Files through a stream: memory-mapped in, written piece by piece, gone on with after an interruption.
+
+While it runs, what is written lies in ``<target>.part``, and ``<target>.progress`` says how far it is: the
+stream's state, and how many rows were read and written. What lies in the first beyond that is written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import json
+import os
+import struct
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from gpuconv import activations
+from gpuconv.geometry import integer
+from gpuconv.layers import Layer
+from gpuconv.namespace import dtype_name, dtype_named, like, to_numpy
+from gpuconv.ops import Plan
+from gpuconv.streaming import Stream, stream
+
+__all__ = ["process_file"]
+
+#: Between two records of the progress: what an interruption costs at most, beside the chunk.
+_SECONDS = 1.0
+#: Sample types of WAV files by (format tag, bits).
+_WAV_DTYPES: dict[tuple[int, int], np.dtype[Any]] = {(1, 16): np.dtype("<i2"), (3, 32): np.dtype("<f4")}
+_WAV_EXTENSIBLE = 0xFFFE
+_WAV_SIZES = 2**32
+
+
+class _Recording(NamedTuple):
+    """Samples of shape (length, channels), memory-mapped; `rate` per second, None where none is known."""
+
+    samples: np.ndarray
+    one_dimensional: bool
+    rate: int | None
+
+    def rows(self, begin: int, end: int) -> np.ndarray:
+        """Some of them; the integers of a WAV file as fractions of full scale."""
+        rows = self.samples[begin:end]
+        return rows if self.rate is None or rows.dtype.kind == "f" else rows / np.float32(32768)
+
+
+class _Progress(NamedTuple):
+    """Rows that were read and written."""
+
+    read: int
+    written: int
+
+
+class _Output(NamedTuple):
+    """The target: what precedes its rows, their dtype, and how many there are of how many channels."""
+
+    header: bytes
+    dtype: np.dtype
+    length: int
+    channels: int
+
+    def offset(self, rows: int) -> int:
+        """Bytes before row `rows`."""
+        return len(self.header) + rows * self.channels * self.dtype.itemsize
+
+
+def process_file(
+    model: Layer | Plan | Stream,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    chunk: int = 65_536,
+    progress: bool = True,
+) -> Path:
+    """Run a layer, model or plan over a recording that need not fit into memory.
+
+    The target is complete or absent. Called again after an interruption, it goes on where it was, if source,
+    model and `chunk` are as before; else it starts again.
+
+    Parameters
+    ----------
+    model : Layer, Plan or Stream
+        As `gpuconv.stream` takes it, or what that returned, which is reset.
+    source : str or path
+        A ``.npy`` file of shape (length,) or (length, channels), or a ``.wav`` file of 16-bit integers or
+        32-bit floats. Integers of a ``.wav`` file are divided by 32768, those of a ``.npy`` file are not.
+    target : str or path
+        Of the same kind. A ``.npy`` file has the dtype of the model, float32 for bfloat16, and the shape
+        (length,) if the source has and there is one channel. A ``.wav`` file has the sample type of the
+        source, integers rounded and clipped, and its rate times the stream's.
+    chunk : int, default 65536
+        Input samples at a time.
+    progress : bool, default True
+        Whether to show a bar, where tqdm is installed.
+
+    Returns
+    -------
+    pathlib.Path
+        The target.
+
+    Raises
+    ------
+    ValueError, TypeError, NotImplementedError
+        For a file that is not of these kinds, for a model that cannot be streamed or does not take the
+        recording's length or channels. Nothing is written then.
+    OSError
+        If a file cannot be read or written.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> import gpuconv
+    >>> layer = gpuconv.layers.Conv1DTranspose(1, 4, 2, "same", kernel_initializer="ones")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     source, target = pathlib.Path(folder, "in.npy"), pathlib.Path(folder, "out.npy")
+    ...     np.save(source, np.arange(5.0))
+    ...     np.load(gpuconv.process_file(layer, source, target, chunk=2, progress=False))
+    array([0., 1., 1., 3., 3., 5., 5., 7., 7., 4.], dtype=float32)
+    """
+    source, target, chunk = Path(source), Path(target), integer("chunk", chunk, 1)
+    readers: dict[str, Callable[[Path], _Recording]] = {".npy": _read_npy, ".wav": _read_wav}
+    suffix = source.suffix.lower()
+    if suffix not in readers or target.suffix.lower() != suffix:
+        raise ValueError(
+            "Expected source and target to be two .npy or two .wav files. "
+            f"Received source={str(source)!r}, target={str(target)!r}."
+        )
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"Expected another file as target than the source. Received {str(target)!r}.")
+    recording = readers[suffix](source)
+    length = len(recording.samples)
+    running = model if isinstance(model, Stream) else stream(model, length=length)
+    running.reset()
+    # An empty chunk builds the layers and refuses what they do not take.
+    empty = _rows_of(running, running.push(_chunk_of(running, recording.rows(0, 0))))
+    output = _output_of(recording, running, empty)
+    digest = _digest(running, source, chunk, output)
+    part, record = (target.with_name(target.name + end) for end in (".part", ".progress"))
+    done = _resumed(running, part, record, digest, output)
+    with _bar(length, done.read, progress) as advance:
+        _run(running, recording, chunk, output, part, done, record, digest, advance)
+    part.replace(target)
+    record.unlink(missing_ok=True)
+    return target
+
+
+def _run(
+    running: Stream,
+    recording: _Recording,
+    chunk: int,
+    output: _Output,
+    part: Path,
+    done: _Progress,
+    record: Path,
+    digest: str,
+    advance: Callable[[int], object],
+) -> None:
+    """Write the part from where it was `done` to its end."""
+    with part.open("r+b" if done.read else "wb") as file:
+        if not done.read:
+            file.write(output.header)
+        file.seek(output.offset(done.written))
+        recorded = time.monotonic()
+        for begin in range(done.read, len(recording.samples), chunk):
+            rows = recording.rows(begin, begin + chunk)
+            made = _rows_of(running, running.push(_chunk_of(running, rows)))
+            file.write(_encoded(made, output.dtype))
+            advance(len(rows))
+            done = _Progress(begin + len(rows), done.written + len(made))
+            if time.monotonic() - recorded >= _SECONDS:
+                _sync(file)  # the record is of what is on the disk
+                _write_record(record, running, done, digest)
+                recorded = time.monotonic()
+        file.write(_encoded(_rows_of(running, running.flush()), output.dtype))
+        _sync(file)
+
+
+@contextlib.contextmanager
+def _bar(length: int, read: int, wanted: bool) -> Iterator[Callable[[int], object]]:
+    """What is told of every chunk: a bar of tqdm, where it is installed."""
+    try:
+        tqdm = importlib.import_module("tqdm") if wanted else None
+    except ImportError:
+        tqdm = None
+    if tqdm is None:
+        yield lambda _: None
+    else:
+        with tqdm.tqdm(total=length, initial=read, unit=" samples", unit_scale=True) as bar:
+            yield bar.update
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+def _chunk_of(running: Stream, rows: np.ndarray) -> Any:
+    """Rows (length, channels) as a chunk, in the library of the weights."""
+    first = running._convolutions[0]
+    if rows.dtype.kind == "c" and not first.dtype.startswith("complex"):
+        raise TypeError(f"Expected a real recording for a model of {first.dtype}. Received {rows.dtype}.")
+    columns = rows.astype(dtype_named(np, first.dtype))[np.newaxis]
+    chunk = columns if first.time == 1 else np.ascontiguousarray(columns.swapaxes(1, 2))
+    kernel = first.kernel()
+    return chunk if kernel is None else like(chunk, kernel)
+
+
+def _rows_of(running: Stream, made: Any) -> np.ndarray:
+    """What came out as rows (length, channels)."""
+    result = to_numpy(made)[0]
+    return result if running._convolutions[0].time == 1 else result.T
+
+
+def _encoded(rows: np.ndarray, dtype: np.dtype) -> bytes:
+    if dtype.kind == "i":
+        rows = np.clip(np.rint(rows.astype(np.float64) * 32768), -32768, 32767)
+    return rows.astype(dtype).tobytes()
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+def _digest(running: Stream, source: Path, chunk: int, output: _Output) -> str:
+    """A hash of what the target depends on: the source's size and time, the model, the chunk."""
+    about = source.stat()
+    digest = hashlib.sha256(output.header)
+    settings: list[Any] = [about.st_size, about.st_mtime_ns, chunk, output.dtype.str]
+    layers = [part for part in running._parts if isinstance(part, Layer)]
+    settings += [[type(layer).__name__, _activation(getattr(layer, "activation", None))] for layer in layers]
+    for convolution, (_, halo) in zip(running._convolutions, running._states, strict=True):
+        options = convolution.options | {"activation": _activation(convolution.options["activation"])}
+        settings.append([convolution.sizes, options, convolution.planned])
+        for weight in convolution.weights(halo):
+            if weight is not None:
+                digest.update(to_numpy(weight).tobytes())
+    digest.update(json.dumps(settings, default=repr).encode())
+    return digest.hexdigest()
+
+
+def _activation(activation: Any) -> Any:
+    """What JSON holds of an activation."""
+    return activations.serialize(activations.get(activation))
+
+
+def _write_record(record: Path, running: Stream, done: _Progress, digest: str) -> None:
+    aside = record.with_name(record.name + ".new")
+    with aside.open("wb") as file:
+        np.savez(file, digest=digest, **done._asdict(), **running.state)
+        _sync(file)
+    aside.replace(record)
+
+
+def _resumed(running: Stream, part: Path, record: Path, digest: str, output: _Output) -> _Progress:
+    """How far an interrupted run came, with its state in `running`; nothing if it was not of this run."""
+    try:
+        with np.load(record, allow_pickle=False) as saved:
+            state = {name: saved[name] for name in saved.files}
+        found, *counts = (state.pop(name).item() for name in ("digest", "read", "written"))
+        done = _Progress(*(integer("rows", count, 0) for count in counts))
+        with part.open("rb") as file:
+            header = file.read(len(output.header))
+        if (found, header) == (digest, output.header) and part.stat().st_size >= output.offset(done.written):
+            running.state = state
+            return done
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # none there, or one that says nothing of use: start again
+    return _Progress(0, 0)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _output_of(recording: _Recording, running: Stream, empty: np.ndarray) -> _Output:
+    """The target for a stream that makes rows like `empty`."""
+    length, channels = running.output_length(len(recording.samples)), empty.shape[1]
+    if recording.rate is None:
+        dtype = np.dtype(np.float32) if dtype_name(empty.dtype) == "bfloat16" else empty.dtype
+        flat = recording.one_dimensional and channels == 1
+        return _Output(_npy_header((length,) if flat else (length, channels), dtype), dtype, length, channels)
+    if empty.dtype.kind == "c":
+        raise TypeError(f"Expected a model that makes real samples for a .wav file. Received {empty.dtype}.")
+    rate = recording.rate * running.rate
+    if rate.denominator > 1:
+        raise ValueError(
+            f"Expected a .wav file whose rate stays an integer. Received {recording.rate} per second, of "
+            f"which the model makes {running.rate} times as many. Use .npy files."
+        )
+    dtype = recording.samples.dtype
+    return _Output(_wav_header(length, channels, int(rate), dtype), dtype, length, channels)
+
+
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    file = io.BytesIO()
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    return file.getvalue()
+
+
+def _read_npy(path: Path) -> _Recording:
+    try:
+        samples = np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        raise ValueError(f"Expected a .npy file of numbers. Received {path}: {error}.") from error
+    if samples.dtype.kind not in "iufc" or samples.ndim not in (1, 2):
+        raise ValueError(
+            f"Expected a .npy file of numbers of shape (length,) or (length, channels). Received {path}: "
+            f"{samples.dtype} of shape {samples.shape}."
+        )
+    return _Recording(samples[:, np.newaxis] if samples.ndim == 1 else samples, samples.ndim == 1, None)
+
+
+def _wav_header(length: int, channels: int, rate: int, dtype: np.dtype) -> bytes:
+    """Everything before the samples of a WAV file."""
+    tag = 1 if dtype.kind == "i" else 3
+    frame = channels * dtype.itemsize
+    if 64 + length * frame >= _WAV_SIZES or rate * frame >= _WAV_SIZES:
+        raise ValueError(
+            f"Expected a .wav file of less than 4 GiB. Received {length} samples of {channels} channels, "
+            f"{rate} per second. Use .npy files."
+        )
+    about = struct.pack("<HHIIHH", tag, channels, rate, rate * frame, frame, 8 * dtype.itemsize)
+    chunks = [(b"fmt ", about)]
+    if tag == 3:  # what is not PCM says that nothing else follows, and how long it is
+        chunks = [(b"fmt ", about + b"\0\0"), (b"fact", struct.pack("<I", length))]
+    body = b"".join(name + struct.pack("<I", len(content)) + content for name, content in chunks)
+    body = b"WAVE" + body + b"data" + struct.pack("<I", length * frame)
+    return b"RIFF" + struct.pack("<I", len(body) + length * frame) + body
+
+
+def _read_wav(path: Path) -> _Recording:
+    about, begin, size = _wav_chunks(path)
+    tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", about[:16])
+    if tag == _WAV_EXTENSIBLE and len(about) >= 26:
+        (tag,) = struct.unpack("<H", about[24:26])
+    if (tag, bits) not in _WAV_DTYPES or not channels:
+        raise ValueError(
+            f"Expected a .wav file of 16-bit integers or 32-bit floats. Received {path}: format {tag}, "
+            f"{bits} bits, {channels} channels. Convert it first."
+        )
+    dtype = _WAV_DTYPES[tag, bits]
+    # A file that was written as a stream says a size that it does not have.
+    length = min(size, path.stat().st_size - begin) // (channels * dtype.itemsize)
+    if not length:
+        return _Recording(np.zeros((0, channels), dtype), False, rate)  # which cannot be mapped
+    return _Recording(np.memmap(path, dtype, "r", begin, (length, channels)), False, rate)
+
+
+def _wav_chunks(path: Path) -> tuple[bytes, int, int]:
+    """The format chunk of a WAV file, and where its samples begin and how many bytes they are."""
+    about = b""
+    with path.open("rb") as file:
+        start = file.read(12)
+        while start[:4] == b"RIFF" and start[8:] == b"WAVE":
+            head = file.read(8)
+            if len(head) < 8:
+                break
+            name, size = struct.unpack("<4sI", head)
+            if name == b"fmt ":
+                about = file.read(size)
+            if name == b"data" and len(about) >= 16:
+                return about, file.tell(), size
+            # Chunks have even lengths.
+            file.seek(size % 2 if name == b"fmt " else size + size % 2, os.SEEK_CUR)
+    raise ValueError(f"Expected a .wav file. Received {path}, in which no format and no samples were found.")
