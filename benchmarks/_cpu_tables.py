@@ -10,8 +10,19 @@ from _cpu_contestants import NEEDED, TURNED, TURNING
 from _rows import LAYOUTS
 from _text import NONE, ratio, table, write
 
-# What a reader should know of a row, by its name.
-NOTES: dict[str, str] = {}
+# Why a row takes longer than its floor, where a peer is faster.
+NOTES = {
+    "seed-keras": "Python and some ten calls of NumPy cost more than the product",
+    "seed-matlab": "products of 9 terms; what they make is copied once more",
+    "anomaly-1": "short samples: products of 32 columns, zeros and copies between them",
+    "anomaly-2": "short samples: products of 64 columns, zeros and copies between them",
+    "anomaly-3": "products of 7 columns, turned and then added by NumPy in 7 passes",
+    "hifigan-1": "products of 256 rows, for which BLAS packs 8 MiB of weights",
+    "convtasnet": "products of 16 columns",
+    "bigvgan-aa": "2.2 times the multiply-adds, as blocks; channels_last is turned twice",
+    "phasenet-2": "short samples: products of 64 columns, zeros and copies between them",
+    "longfilter": "1.3 times the multiply-adds, as blocks",
+}
 _RATIOS = {"plan": "best peer / plan", "op": "best peer / op"}
 
 
@@ -82,7 +93,7 @@ def _columns(entries: list[dict[str, Any]], names: Iterable[str]) -> list[str]:
 
 
 def _row(entry: dict[str, Any], columns: list[str]) -> list[str]:
-    note = NOTES.get(entry["name"], "")
+    note = _note(entry)
     if entry["status"] != "timed":
         return [entry["name"], f"**{entry['status']}**", *[NONE] * (len(columns) + 5), note]
     times = entry["times"]
@@ -95,6 +106,17 @@ def _row(entry: dict[str, Any], columns: list[str]) -> list[str]:
         entry["bound"],
         note,
     ]
+
+
+def _note(entry: dict[str, Any]) -> str:
+    """For a row that a peer is faster in: whether it is below our floor, and what else costs time."""
+    value = ratio_of(entry, "plan") if entry["status"] == "timed" else None
+    peer = best_peer(entry) if value is not None else None
+    if value is None or value >= 1 or peer is None:
+        return ""
+    below = entry["floor_ms"] >= entry["times"][peer]["ms"]
+    floor = f"{peer} is below the floor of {_ms(entry['floor_ms'])} ms, which is the rate of NumPy's BLAS"
+    return "; ".join(filter(None, [floor if below else "", NOTES.get(entry["name"], "")]))
 
 
 def _summary(entries: list[dict[str, Any]], ours: str, title: str) -> str:

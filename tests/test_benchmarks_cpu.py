@@ -197,12 +197,20 @@ def test_what_is_wrong_or_left_out_is_said(document):
 
 
 def test_rows_have_as_many_cells_as_the_header(document, monkeypatch):
-    monkeypatch.setitem(tables.NOTES, "third", "a note")
+    monkeypatch.setitem(tables.NOTES, "first", "a note for who is slower")
+    monkeypatch.setitem(tables.NOTES, "second", "a note")
     document["rows"].append(entry_of("alone", "channels_first", plan=1.0))
     text = tables.race_tables(document)
     assert "| a note |" in text
+    assert "slower" not in text
     for part in text.split("## ")[1:]:
         assert len({line.count("|") for line in part.splitlines() if line.startswith("|")}) == 1
+
+
+def test_a_peer_below_our_floor_is_named(document):
+    document["rows"].append(entry_of("close", plan=1.0, jax=0.4))
+    floor = "jax is below the floor of 0.500 ms, which is the rate of NumPy's BLAS"
+    assert f"| {floor} |" in tables.race_tables(document)
 
 
 def test_all_sections_are_written(document, tmp_path):
