@@ -21,6 +21,7 @@ from _cpu_contestants import NEEDED, Contestant, cores
 from _rows import Row, floor_of, least_bytes
 
 import gpuconv
+from gpuconv.backends.cpu.threads import blas
 
 FEWEST_CALLS = 3
 GEMM_SIZES = (1024, 1536, 2048)
@@ -166,15 +167,10 @@ def _cpu_model() -> str:
 
 
 def _blas() -> str:
-    """NumPy's BLAS, with its number of threads where threadpoolctl can tell."""
-    try:
-        threadpoolctl = importlib.import_module("threadpoolctl")
-    except ImportError:
-        built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        return f"{built['name']} {built['version']}"
-    found = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-    words = ("internal_api", "version", "architecture")
-    return ", ".join(
-        f"{' '.join(str(pool[word]) for word in words if pool.get(word))}, {pool['num_threads']} threads"
-        for pool in found
-    )
+    """NumPy's BLAS, with its kernels and its number of threads where it can be asked."""
+    built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    name = f"{built['name']} {built['version']}"
+    library = blas()
+    if library is None:
+        return name
+    return f"{name}, {library.get_corename().decode()} kernels, {library.get_num_threads()} threads"

@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))  # what is measured is this checkout
 import _cpu_contestants as contestants  # noqa: E402
 import _cpu_machine as machine  # noqa: E402
 from _cpu_tables import outcome, save  # noqa: E402
+from _processes import process_ms  # noqa: E402
 from _rows import LAYOUTS, Row, result_shape, row_of  # noqa: E402
 
 SECTIONS = ("rows", "small", "cold", "memory")
@@ -199,22 +200,10 @@ def small(document: dict[str, Any], options: argparse.Namespace, path: Path) -> 
 def cold(document: dict[str, Any], options: argparse.Namespace, path: Path) -> int:
     """Whole processes, taking turns."""
     del options
-    for code in COLD_CODES.values():  # fill the file cache and write the bytecode
-        _process_seconds(code)
-    times: dict[str, list[float]] = {name: [] for name in COLD_CODES}
-    for _ in range(COLD_RUNS):
-        for name, code in COLD_CODES.items():
-            times[name].append(_process_seconds(code))
-    medians = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
+    medians = process_ms(COLD_CODES, COLD_RUNS, ROOT)
     base, ours = medians.values()
     finish(document, "cold", {"ms": medians, "runs": COLD_RUNS, "ratio": ours / base}, path)
     return 0
-
-
-def _process_seconds(code: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    return time.perf_counter() - start
 
 
 def memory(document: dict[str, Any], options: argparse.Namespace, path: Path) -> int:

@@ -12,6 +12,8 @@ import zipfile
 import numpy as np
 import pytest
 
+import gpuconv
+
 #: Sizes that a file cannot have, and some that it can.
 _SIZES = (0, 1, 255, 2**31, 2**32, 2**40, 2**63, 2**64 - 1)
 _VALUES = (
@@ -142,3 +144,18 @@ def refusal(load, path, most=10**7):
     finally:
         tracemalloc.stop()
     return pytest.fail(f"{path} was not refused")
+
+
+def filling(model):
+    """What loads a file into `model`, and asserts that one which is refused leaves no weight in it."""
+    zeros = [0 * weight for weight in model.get_weights()]
+
+    def load(path):
+        model.set_weights(zeros)
+        try:
+            gpuconv.load(path, into=model)
+        except ValueError:
+            assert not any(weight.any() for weight in model.weights)
+            raise
+
+    return load

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -49,6 +50,12 @@ class Call(NamedTuple):
     def makes(self) -> tuple[int, ...]:
         """Output lengths."""
         return self.geometry.out_lengths if self.transposed else self.geometry.in_lengths
+
+    @property
+    def weights(self) -> int:
+        """Elements of the kernel."""
+        taps = math.prod(axis.kernel for axis in self.geometry.axes)
+        return taps * self.width * self.depth * self.geometry.groups
 
     @property
     def has_one_axis(self) -> bool:

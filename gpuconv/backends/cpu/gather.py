@@ -201,19 +201,14 @@ def _gather_cost(call: Call) -> Cost:
     read = call.samples * math.prod(call.reads) * call.depth * call.geometry.groups
     turned = 0 if call.channels_last else 2 * (gathered + made)
     copied = 2 * gathered + made + read + turned
-    return Cost(int(multiply_adds * narrow), int(made * narrow), copied, 12, _weights(call))
+    return Cost(int(multiply_adds * narrow), int(made * narrow), copied, 12, call.weights)
 
 
 def _taps_cost(call: Call) -> Cost:
     multiply_adds, _, made = _work(call)
     # A multiply-add along few groups costs as much as along 64.
     share = max(1, -(-64 // call.geometry.groups))
-    return Cost(0, 0, (multiply_adds * share) // 2 + made, 12, _weights(call))
-
-
-def _weights(call: Call) -> int:
-    taps = math.prod(axis.kernel for axis in call.geometry.axes)
-    return taps * call.width * call.depth * call.geometry.groups
+    return Cost(0, 0, (multiply_adds * share) // 2 + made, 12, call.weights)
 
 
 GATHER = Algorithm(

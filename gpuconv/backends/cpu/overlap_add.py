@@ -147,15 +147,11 @@ def _cost(call: Call) -> Cost:
     made = call.samples * call.makes[0] * call.geometry.groups * call.width
     parts = call.samples if call.samples > 1 and call.reads[0] < 256 else 1
     # The kernel of one group is read as it is.
-    packed = 0 if call.transposed and call.geometry.groups == 1 else _weights(call)
+    packed = 0 if call.transposed and call.geometry.groups == 1 else call.weights
     calls = 6 + 2 * stride + parts // 2
     computed = columns * padded(taps * call.width) // (taps * call.width)
     copied = columns + made * 2 + rows * call.depth * call.geometry.groups
     return Cost(computed * call.depth, computed, copied, calls, packed)
-
-
-def _weights(call: Call) -> int:
-    return call.axis.kernel * call.width * call.depth * call.geometry.groups
 
 
 def _refuses(call: Call) -> str:
