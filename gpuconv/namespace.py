@@ -20,10 +20,10 @@ from array_api_compat import (
     is_cupy_array,
     is_dask_array,
     is_jax_array,
-    is_numpy_array,
     is_torch_array,
     is_writeable_array,
 )
+from array_api_compat import is_numpy_array as _is_numpy_array
 
 from gpuconv._typing import Array, Namespace
 
@@ -52,6 +52,12 @@ __all__ = [
 #: What is computed in; half types are summed in float32.
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 HALF_DTYPES = DTYPES[:2]
+
+
+def is_numpy_array(array: object) -> bool:
+    """Whether `array` is NumPy's; the usual case without the questions."""
+    return type(array) is np.ndarray or _is_numpy_array(array)
+
 
 _TESTS: dict[str, Callable[[object], bool]] = {
     "numpy": is_numpy_array,

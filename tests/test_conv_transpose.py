@@ -316,3 +316,17 @@ def test_names_of_the_ops_are_exported_once():
     assert {name for name in ops.__all__ if name.startswith("conv")} == {
         f"conv{n}d{suffix}" for n in (1, 2, 3) for suffix in ("", "_transpose")
     }
+
+
+def test_a_right_call_does_not_make_a_wrong_one_right():
+    """A call that was checked is not checked again; True is equal to 1, and hashes alike."""
+    x, kernel = np.zeros((1, 5, 2), np.float32), np.zeros((3, 4, 2), np.float32)
+    for right, wrong in ((1, True), ((1,), (True,)), (((1, 1),), ((True, 1),))):
+        name = "padding" if isinstance(right, tuple) and isinstance(right[0], tuple) else "strides"
+        gpuconv.conv1d_transpose(x, kernel, **{name: right})
+        with pytest.raises(TypeError, match=r"Received .*True"):
+            gpuconv.conv1d_transpose(x, kernel, **{name: wrong})
+    wide = gpuconv.conv1d_transpose(x.astype(np.float64), kernel)
+    assert wide.dtype == np.float64
+    with pytest.raises(TypeError, match="Cast it first"):
+        gpuconv.conv1d_transpose(x.astype(np.int32), kernel)

@@ -45,6 +45,7 @@ ORDER = [
     "backends.cpu.window",
     "backends.cpu.toeplitz",
     "backends.cpu.overlap_add",
+    "backends.cpu.row_overlap_add",
     "backends.cpu.gather",
     "backends.cpu.kernel_gradient",
     "backends.cpu.planner",

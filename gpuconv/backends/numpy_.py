@@ -19,7 +19,7 @@ from gpuconv.namespace import HALF_DTYPES, may_overlap
 __all__ = ["conv", "conv_transpose", "kernel_gradient", "prepare"]
 
 #: Nanoseconds of one core that are worth a thread's while.
-_PART = 250_000
+_PART = 500_000
 #: A call is cut in at most so many parts: cores that are held up by others share the rest.
 _MOST_PARTS = 8
 
@@ -29,6 +29,17 @@ class _Packed(NamedTuple):
 
     algorithm: str
     weights: Any
+
+
+class _Way(NamedTuple):
+    """What a call comes to, all that its arrays do not decide."""
+
+    call: Call
+    algorithm: Algorithm
+    parts: int
+    shape: tuple[int, ...]
+    moved: bool
+    """Whether channels, one of each, are taken from the second place to the last."""
 
 
 def conv_transpose(
@@ -51,8 +62,9 @@ def conv_transpose(
     not oblige, and this one never does. `workspace` is not needed.
     """
     del precision, workspace
-    call = _call(geometry, x.shape[0], True, channels_last, dtype)
-    return _run(call, x, kernel, bias, activation, np.dtype(dtype), out, algorithm)
+    asked = kernel.algorithm if isinstance(kernel, _Packed) else algorithm
+    way = _way(geometry, x.shape[0], True, channels_last, dtype, asked)
+    return _run(way, x, kernel, bias, activation, dtype, out)
 
 
 def conv(
@@ -71,8 +83,9 @@ def conv(
 ) -> np.ndarray:
     """Run the forward convolution: `geometry` backwards, from `out_lengths` to `in_lengths`."""
     del precision, workspace
-    call = _call(geometry, x.shape[0], False, channels_last, dtype)
-    return _run(call, x, kernel, bias, activation, np.dtype(dtype), out, algorithm)
+    asked = kernel.algorithm if isinstance(kernel, _Packed) else algorithm
+    way = _way(geometry, x.shape[0], False, channels_last, dtype, asked)
+    return _run(way, x, kernel, bias, activation, dtype, out)
 
 
 def prepare(
@@ -117,7 +130,6 @@ def kernel_gradient(
     return _kernel_gradient(call, x, dy).astype(np.dtype(dtype), copy=False)
 
 
-@functools.lru_cache(maxsize=256)
 def _call(geometry: ConvGeometry, samples: int, transposed: bool, channels_last: bool, dtype: str) -> Call:
     # Half types accumulate in float32 and are rounded once.
     working = np.dtype(np.float32) if dtype in HALF_DTYPES else np.dtype(dtype)
@@ -130,36 +142,47 @@ def _layouts_alike(call: Call) -> Call:
     return call._replace(channels_last=True) if one and not call.channels_last else call
 
 
-@functools.lru_cache(maxsize=256)
-def _chosen(call: Call, asked: str | None) -> tuple[Algorithm, int]:
-    """The algorithm, and the parts to cut the call in."""
+def _parts(call: Call, algorithm: Algorithm) -> int:
+    """The parts to cut the call in."""
+    return max(1, min(_MOST_PARTS, int(algorithm.cost(call).nanoseconds() / _PART)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _way(
+    geometry: ConvGeometry,
+    samples: int,
+    transposed: bool,
+    channels_last: bool,
+    dtype: str,
+    asked: str | None,
+) -> _Way:
+    given = _call(geometry, samples, transposed, channels_last, dtype)
+    call = _layouts_alike(given)
     algorithm = planner.choose(call, asked, packing=True)
-    return algorithm, max(1, min(_MOST_PARTS, int(algorithm.cost(call).nanoseconds() / _PART)))
+    shape = geometry.result_shape(samples, transposed=transposed, channels_last=channels_last)
+    return _Way(call, algorithm, _parts(call, algorithm), shape, call is not given)
 
 
 def _run(
-    call: Call,
+    way: _Way,
     x: np.ndarray,
     kernel: np.ndarray | _Packed,
     bias: np.ndarray | None,
     activation: Callable[[Array], Array] | None,
-    dtype: np.dtype,
+    dtype: str,
     out: np.ndarray | None,
-    asked: str | None,
 ) -> np.ndarray:
-    shape = call.geometry.result_shape(
-        x.shape[0], transposed=call.transposed, channels_last=call.channels_last
-    )
+    call, algorithm, parts, shape, moved = way
     given = (array for array in (x, kernel, bias) if isinstance(array, np.ndarray))
     overlapping = out is not None and any(may_overlap(out, array) for array in given)
     result = np.empty(shape, dtype) if out is None or overlapping else out
     if result.size:
-        place, alike = result, _layouts_alike(call)
-        if alike is not call:
-            call, x, place = alike, np.moveaxis(x, 1, -1), np.moveaxis(result, 1, -1)
-        algorithm, parts = _chosen(call, kernel.algorithm if isinstance(kernel, _Packed) else asked)
+        place = result
+        if moved:
+            x, place = np.moveaxis(x, 1, -1), np.moveaxis(result, 1, -1)
         weights = kernel.weights if isinstance(kernel, _Packed) else algorithm.pack(call, kernel)
-        bias = None if bias is None else bias.astype(call.dtype, copy=False)
+        if bias is not None:
+            bias = bias.astype(call.dtype, copy=False)
         algorithm.run(call, weights, Arrays(x, bias, activation, place), parts)
     if out is None or result is out:
         return result

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from gpuconv._typing import Activation, Array, Namespace, Shape
 from gpuconv.config import standardize_data_format
@@ -61,13 +64,39 @@ def check_call(
     given = {"x": x, "kernel": kernel, **({} if bias is None else {"bias": bias})}
     arrays = given if out is None else {**given, "out": out}
     xp = own_namespace(**arrays)
-    dtypes = {name: array.dtype for name, array in given.items()}
-    bias_shape = None if bias is None else tuple(bias.shape)
-    job = check(xp, ndim, x.shape, kernel.shape, bias_shape, dtypes, **options)
-    check_devices(arrays)
+    shapes = tuple([tuple(array.shape) for array in given.values()])
+    dtypes = tuple([array.dtype for array in given.values()])
+    options["data_format"] = standardize_data_format(options["data_format"])
+    if is_numpy_array(x) and all(map(_is_plain, options.values())):
+        job = _check_once(ndim, shapes, dtypes, **options)
+    else:
+        job = _check_shapes(xp, ndim, shapes, dtypes, **options)
+        check_devices(arrays)
     if out is not None:
         check_out(job, x.shape[0], out)
     return job
+
+
+def _is_plain(option: Any) -> bool:
+    """Whether what is equal to `option`, and of its type, is the same: (1,) is equal to (True,)."""
+    if type(option) is tuple:
+        return all(type(entry) is int or (type(entry) is tuple and _is_plain(entry)) for entry in option)
+    return option is None or type(option) in (int, bool, str)
+
+
+_Sizes: TypeAlias = tuple[tuple[int, ...], ...]
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _check_once(ndim: int, shapes: _Sizes, dtypes: tuple[Any, ...], **options: Any) -> Job:
+    """The same call is right or wrong each time; what is wrong is not remembered."""
+    return _check_shapes(np, ndim, shapes, dtypes, **options)
+
+
+def _check_shapes(xp: Namespace, ndim: int, shapes: _Sizes, dtypes: tuple[Any, ...], **options: Any) -> Job:
+    x_shape, kernel_shape, *bias_shape = shapes
+    names = dict(zip(("x", "kernel", "bias"), dtypes, strict=False))
+    return check(xp, ndim, x_shape, kernel_shape, (*bias_shape, None)[0], names, **options)
 
 
 def check(

@@ -208,6 +208,8 @@ def _taps_cost(call: Call) -> Cost:
     multiply_adds, _, made = _work(call)
     # A multiply-add along few groups costs as much as along 64.
     share = max(1, -(-64 // call.geometry.groups))
+    # They do not lie beside each other where channels are first.
+    share *= 1 if call.channels_last else 4
     return Cost(0, 0, (multiply_adds * share) // 2 + made, 12, call.weights)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from gpuconv.backends.cpu.call import Algorithm, Call
 from gpuconv.backends.cpu.gather import GATHER, TAPS
 from gpuconv.backends.cpu.overlap_add import OVERLAP_ADD
+from gpuconv.backends.cpu.row_overlap_add import ROW_OVERLAP_ADD
 from gpuconv.backends.cpu.toeplitz import TOEPLITZ
 from gpuconv.backends.cpu.window import WINDOW
 
 __all__ = ["ALGORITHMS", "able", "choose", "explain"]
 
-ALGORITHMS = (WINDOW, OVERLAP_ADD, TOEPLITZ, TAPS, GATHER)
+ALGORITHMS = (WINDOW, OVERLAP_ADD, ROW_OVERLAP_ADD, TOEPLITZ, TAPS, GATHER)
 
 
 def able(call: Call, *, packing: bool = False) -> list[Algorithm]:
