@@ -327,12 +327,12 @@ WORK = {
     "wavegan-5": (("overlap-add GEMM", 1.01, 2.0), ("overlap-add GEMM", 1.01, 3.5)),
     "convtasnet": (("row overlap-add GEMM", 1.01, 0.5), ("overlap-add GEMM", 1.01, 0.5)),
     "istft": (("row overlap-add GEMM", 1.01, 2.0), ("overlap-add GEMM", 1.01, 2.0)),
-    "stereo-x8": (("Toeplitz-block GEMM", 2.01, 0.5), ("Toeplitz-block GEMM", 2.01, 1.0)),
+    "stereo-x8": (("Toeplitz-block GEMM", 2.01, 0.5), ("window GEMM", 1.01, 1.0)),
     "mono-x8": (("Toeplitz-block GEMM", 2.01, 0.5), ("Toeplitz-block GEMM", 2.01, 0.5)),
     "bigvgan-aa": (("Toeplitz-block GEMM", 2.17, 2.0), ("Toeplitz-block GEMM", 2.17, 1.0)),
     "waveunet": (("tap loop", 0.01, 21.0), ("Toeplitz-block GEMM", 2.14, 0.5)),
     "phasenet-2": (("row overlap-add GEMM", 1.01, 1.0), ("overlap-add GEMM", 1.01, 1.0)),
-    "longfilter": (("Toeplitz-block GEMM", 1.13, 3.5), ("Toeplitz-block GEMM", 1.25, 2.0)),
+    "longfilter": (("Toeplitz-block GEMM", 1.13, 3.5), ("Toeplitz-block GEMM", 1.13, 3.5)),
 }
 
 

@@ -32,6 +32,9 @@ _BLOCKS = (1, 2, 4, 8, 16, 32, 64)
 #: Elements of a block's result: a megabyte of float32.
 _MOST = 1 << 18
 
+#: Beginning a stretch costs NumPy as much as so many of its elements.
+_STRETCH = 32
+
 _Packed: TypeAlias = tuple[Weights, ...]
 
 
@@ -44,16 +47,22 @@ def _cost_of(call: Call, block: int) -> Cost:
         return window.cost(call, block)
     adds = stored = copied = calls = packed = 0
     groups = call.geometry.groups
+    # Of gathered windows one product makes all filters, of others each.
+    together = call.width if call.depth > 1 else 1
     for band in bands_of(call.axis, call.transposed, block):
-        products = call.samples * groups * call.width
+        products = call.samples * groups * call.width // together
         rows, terms = products * band.rows, band.span * call.depth
-        adds += rows * terms * padded(band.outputs)
+        columns = padded(band.outputs * together)
+        adds += rows * terms * columns
         packed += 2 * groups * terms * band.outputs * call.width
-        stored += rows * padded(band.outputs)
-        read = band.step * call.depth + (terms if call.depth > 1 else 0)
-        made = band.outputs * call.width if call.channels_last else 0  # turned twice
+        stored += rows * columns
+        read = band.step * call.depth
+        if call.depth > 1:
+            # Gathered in stretches of a window and a channel, turned in those of a row and a filter.
+            read += terms + _STRETCH * (call.depth + call.width)
+        # What is made is turned where it does not lie as it is to be, and twice where channels are last.
+        made = band.outputs * call.width * (call.channels_last + (together > 1))
         copied += call.samples * groups * band.rows * (read + made) + rows * terms
-        # A product of its own for each filter of each sample.
         calls += 8 + products // 2
     return Cost(adds, stored, copied, calls, packed)
 
@@ -68,9 +77,9 @@ def _pack(call: Call, kernel: np.ndarray) -> _Packed:
     for band in bands_of(call.axis, call.transposed, block):
         matrix = np.zeros((band.outputs, band.span, width, groups, depth), call.dtype)
         fill_band(band, call.axis, call.transposed, weights, matrix)
-        matrix = np.ascontiguousarray(matrix.transpose(3, 2, 4, 1, 0))
+        matrix = np.ascontiguousarray(matrix.transpose(3, 4, 1, 2, 0))
         taps = np.tile(taps_of(band, call).T, (depth, 1))
-        packed.append(Weights(band, matrix.reshape(groups, width, depth * band.span, band.outputs), taps))
+        packed.append(Weights(band, matrix.reshape(groups, depth * band.span, width, band.outputs), taps))
     return tuple(packed)
 
 
@@ -123,13 +132,12 @@ def _block(weights: Weights, arrays: Arrays, rows: slice) -> None:
         gathered = _gathered(padded, band, number)
         for sample, group, filter_ in np.ndindex(result.shape[:3]):
             part = result[sample, group, filter_]
-            sum_apart(gathered[sample, group], matrix[group, filter_], taps, part)
+            sum_apart(gathered[sample, group], matrix[group, :, filter_], taps, part)
     elif depth == 1:
         _multiply(padded[:, :, 0], band, number, matrix, result)
     else:
-        gathered = _gathered(padded, band, number)
-        for filter_ in range(matrix.shape[1]):
-            np.matmul(gathered, matrix[:, filter_], out=result[:, :, filter_])
+        made = np.matmul(_gathered(padded, band, number), matrix.reshape(*matrix.shape[:2], -1))
+        result[...] = made.reshape(*made.shape[:3], *matrix.shape[2:]).swapaxes(2, 3)
     arrays.deliver(result, place, arrays.bias)
 
 
@@ -146,8 +154,8 @@ def _multiply(padded: np.ndarray, band: Band, number: int, matrix: np.ndarray, r
     for turn in range(min(turns, number)):
         some = -(-(number - turn) // turns)
         windows = _windows(padded[..., turn * band.step :], turns * band.step, some, band.span)
-        for filter_ in range(matrix.shape[1]):
-            np.matmul(windows, matrix[:, filter_], out=result[:, :, filter_, turn::turns])
+        for filter_ in range(matrix.shape[2]):
+            np.matmul(windows, matrix[:, :, filter_], out=result[:, :, filter_, turn::turns])
 
 
 def _windows(source: np.ndarray, step: int, number: int, span: int) -> np.ndarray:
