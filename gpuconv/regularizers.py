@@ -138,7 +138,7 @@ class L1L2(Configured):
 
 @dataclass(frozen=True)
 class OrthogonalRegularizer(Configured):
-    """``factor`` times the mean of ``|u . v|`` over all pairs of different rows u, v, scaled to length 1.
+    """``factor`` times the mean of ``|<u, v>|`` over all pairs of different rows u, v, scaled to length 1.
 
     Source of the definition: Keras 3 ``keras.regularizers.OrthogonalRegularizer``. Rows shorter than
     1e-7 are divided by 1e-7. Of a single row, which has no pairs, the penalty is 0 (Keras: NaN).

@@ -1,7 +1,10 @@
-"""Every Python block of the README and the docs runs, and prints what the block after it says."""
+"""Every Python block of the README and the docs runs, and prints what is written beside and below it."""
 
+import ast
 import contextlib
+import importlib.util
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -9,48 +12,76 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
 
 
-def blocks():
-    for page in PAGES:
-        fenced = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M)
-        for number, (language, text) in enumerate(fenced):
-            following = fenced[number + 1] if number + 1 < len(fenced) else ("", "")
-            if language == "python":
-                printed = following[1] if following[0] == "text" else None
-                yield pytest.param(text, printed, id=f"{page.name}-{number}")
+def blocks(page):
+    """(code, what it prints) of each Python block, None where the page does not say all that is printed."""
+    fenced = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M)
+    for (language, text), following in itertools.pairwise([*fenced, ("", "")]):
+        if language == "python":
+            yield text, following[1] if following[0] == "text" else None
 
 
-def run(code):
+def skip_without_packages(code, request):
+    for node in ast.walk(ast.parse(code)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        for package in {name.partition(".")[0] for name in names}:
+            if package == "cupy":
+                request.getfixturevalue("cupy")
+            elif importlib.util.find_spec(package) is None:
+                pytest.skip(f"from here on the page needs {package}, which is not installed")
+
+
+def run(code, names=None):
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        exec(compile(code, "block", "exec"), {"__name__": "__main__"})
+        exec(compile(code, "block", "exec"), {"__name__": "__main__"} if names is None else names)
     return output.getvalue()
 
 
-@pytest.mark.parametrize(("code", "printed"), list(blocks()))
-def test_block_runs(code, printed):
-    if "import cupy" in code:
-        cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install gpuconv[cuda13]")
-        if not cupy.cuda.is_available():
-            pytest.skip("CuPy is installed, but there is no GPU")
-    output = run(code)
+def check(code, printed, names=None):
+    output = run(code, names)
     if printed is not None:
         assert output == printed
-    for comment, line in zip(
-        re.findall(r"^print\(.*#\s*(.+)$", code, re.M), output.splitlines(), strict=False
-    ):
-        assert line == comment
+    lines = iter(output.splitlines())
+    for comment in re.findall(r"^print\(.*\)  # (.+)$", code, re.M):
+        assert comment in lines  # after those that were found before
+
+
+@pytest.mark.parametrize(("code", "printed"), list(blocks(README)))
+def test_readme_block_runs_by_itself(code, printed, request):
+    skip_without_packages(code, request)
+    check(code, printed)
+
+
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if any(blocks(page))]
+
+
+# Keras' own, when it saves a model.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_page_runs_from_top_to_bottom(page, request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for code, printed in blocks(page):
+        skip_without_packages(code, request)
+        check(code, printed, names)
 
 
 def test_the_two_commands_come_first():
-    commands = re.findall(
-        r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.S | re.M
-    )
+    commands = re.findall(r"^```sh\n(.*?)^```$", README.read_text(encoding="utf-8"), re.S | re.M)
     assert [command.count("\n") for command in commands[:2]] == [1, 1]
     assert commands[0].strip().endswith("python -m gpuconv demo")
     assert commands[1].strip().endswith("python -m pytest -q")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_files(page):  # those of the docs are checked by Sphinx
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
