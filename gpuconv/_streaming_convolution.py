@@ -28,6 +28,8 @@ __all__ = ["LONG", "Convolution", "State", "leaves", "of_layer", "of_plan"]
 LONG = 2**40
 #: Plans that a stream of a plan keeps: chunks of one size have few shapes once the signal is under way.
 _PLANS = 4
+#: As many, for each phase that a stride may begin in.
+_TURNS = 256
 
 
 class State(NamedTuple):
@@ -35,6 +37,20 @@ class State(NamedTuple):
 
     received: int = 0
     halo: Array | None = None
+
+
+class Turn(NamedTuple):
+    """What a convolution does with a chunk: integers, alike for chunks alike.
+
+    Of the halo, the chunk and as many `zeros`, the op reads `begin` to `end` with these crops; the next halo
+    begins at `kept`.
+    """
+
+    begin: int
+    end: int
+    zeros: int
+    crops: dict[str, Any]
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -120,39 +136,48 @@ class Convolution:
         chunk = chunk if dtype_name(chunk.dtype) == self.dtype else astype(chunk, self.dtype)
         halo = self.zeros(chunk, self.kept(0)) if state.halo is None else state.halo
         rows = self.joined(halo, chunk) if self.length_of(halo) else chunk
-        received = state.received + self.length_of(chunk)
-        made = self.ready(state.received)
-        until = self.total(received) if last else self.ready(received)
-        first = self.first_row(made, state.received)
-        if until == made:
-            y = self.make(self.cut(rows, 0, 0), padding=0)
-        elif self.transposed:
-            y = self.transpose(rows, first, received, made, until)
-        else:
-            y = self.convolve(rows, first, made, until)
-        kept = self.cut(rows, self.first_row(self.ready(received), received) - first, None)
+        received, length = state.received, self.length_of(chunk)
+        turn = self.turn(received, length, last=True) if last else self.remembered(received, length)
+        read = self.joined(rows, self.zeros(rows, turn.zeros)) if turn.zeros else rows
+        y = self.make(self.cut(read, turn.begin, turn.end), **turn.crops)
         # A copy: the caller may write into the chunk, and a slice would keep all of it alive, as would what
         # torch remembers of it.
-        return y, State(received, detached(astype(kept, self.dtype)))
+        kept = detached(astype(self.cut(rows, turn.kept, None), self.dtype))
+        return y, State(received + length, kept)
 
-    def transpose(self, rows: Array, first: int, received: int, made: int, until: int) -> Array:
-        """Make the outputs from `made` to `until` from the rows that they read; `rows` begin at `first`."""
+    def turn(self, received: int, length: int, *, last: bool = False) -> Turn:
+        """What is done when `length` rows come after `received`."""
+        made, after = self.ready(received), received + length
+        until = self.total(after) if last else self.ready(after)
+        first = self.first_row(made, received)
+        kept = self.first_row(self.ready(after), after) - first
+        if until == made:
+            return Turn(0, 0, 0, {"padding": 0}, kept)
         axis = self.axis
-        begin = self.first_row(made, received)
-        end = min(received, (until - 1 + axis.crop_left) // axis.stride + 1)
+        if not self.transposed:
+            begin, end = made * axis.stride, (until - 1) * axis.stride + axis.reach
+            zeros = max(0, end - after - axis.crop_left)
+            return Turn(begin - first, end - first, zeros, {"padding": 0}, kept)
+        begin = self.first_row(made, after)
+        end = min(after, (until - 1 + axis.crop_left) // axis.stride + 1)
         left = made + axis.crop_left - begin * axis.stride
         right = (end - begin - 1) * axis.stride + axis.reach - left - (until - made)
-        window = self.cut(rows, begin - first, end - first)
-        return self.make(window, padding=(left, max(0, right)), output_padding=max(0, -right))
+        crops = {"padding": (left, max(0, right)), "output_padding": max(0, -right)}
+        return Turn(begin - first, end - first, 0, crops, kept)
 
-    def convolve(self, rows: Array, first: int, made: int, until: int) -> Array:
-        """As `transpose`; what is read beyond the rows is zeros."""
-        axis = self.axis
-        begin, end = made * axis.stride, (until - 1) * axis.stride + axis.reach
-        missing = end - first - self.length_of(rows)
-        if missing > 0:
-            rows = self.joined(rows, self.zeros(rows, missing))
-        return self.make(self.cut(rows, begin - first, end - first), padding=0)
+    def remembered(self, received: int, length: int) -> Turn:
+        """`turn`, which repeats once the signal is under way: then only the phase of the stride counts."""
+        settled, period = self.settled
+        return self.turns(min(received, settled + (received - settled) % period), length)
+
+    @functools.cached_property
+    def settled(self) -> tuple[int, int]:
+        """So many rows that the signal's start is far, and after how many more all is alike."""
+        return abs(self.lag) + self.axis.reach, 1 if self.transposed else self.axis.stride
+
+    @functools.cached_property
+    def turns(self) -> Callable[[int, int], Turn]:
+        return functools.lru_cache(maxsize=_TURNS)(self.turn)
 
     @property
     def time(self) -> int:
@@ -166,7 +191,7 @@ class Convolution:
         return rows[:, begin:end, ...] if self.time == 1 else rows[..., begin:end]
 
     def joined(self, before: Array, after: Array) -> Array:
-        return array_namespace(before=before, after=after).concat([before, after], axis=self.time)
+        return array_namespace(rows=before).concat([before, after], axis=self.time)
 
     def zeros(self, rows: Array, number: int) -> Array:
         """So many rows beside `rows`."""

@@ -7,12 +7,12 @@ stream's state, and how many rows were read and written. What lies in the first 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib
-import io
 import json
 import os
-import struct
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from gpuconv import activations
+from gpuconv._streaming_formats import Recording, npy_header, read_npy, read_wav, wav_header
 from gpuconv.geometry import integer
 from gpuconv.layers import Layer
 from gpuconv.namespace import dtype_name, dtype_named, like, to_numpy
@@ -32,23 +33,6 @@ __all__ = ["process_file"]
 
 #: Between two records of the progress: what an interruption costs at most, beside the chunk.
 _SECONDS = 1.0
-#: Sample types of WAV files by (format tag, bits).
-_WAV_DTYPES: dict[tuple[int, int], np.dtype[Any]] = {(1, 16): np.dtype("<i2"), (3, 32): np.dtype("<f4")}
-_WAV_EXTENSIBLE = 0xFFFE
-_WAV_SIZES = 2**32
-
-
-class _Recording(NamedTuple):
-    """Samples of shape (length, channels), memory-mapped; `rate` per second, None where none is known."""
-
-    samples: np.ndarray
-    one_dimensional: bool
-    rate: int | None
-
-    def rows(self, begin: int, end: int) -> np.ndarray:
-        """Some of them; the integers of a WAV file as fractions of full scale."""
-        rows = self.samples[begin:end]
-        return rows if self.rate is None or rows.dtype.kind == "f" else rows / np.float32(32768)
 
 
 class _Progress(NamedTuple):
@@ -76,6 +60,7 @@ def process_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
+    axis: int = 0,
     chunk: int = 65_536,
     progress: bool = True,
 ) -> Path:
@@ -92,13 +77,16 @@ def process_file(
         A ``.npy`` file of shape (length,) or (length, channels), or a ``.wav`` file of 16-bit integers or
         32-bit floats. Integers of a ``.wav`` file are divided by 32768, those of a ``.npy`` file are not.
     target : str or path
-        Of the same kind. A ``.npy`` file has the dtype of the model, float32 for bfloat16, and the shape
-        (length,) if the source has and there is one channel. A ``.wav`` file has the sample type of the
-        source, integers rounded and clipped, and its rate times the stream's.
+        Of the same kind. A ``.npy`` file has the dtype of the model, float32 for bfloat16, its axes as in the
+        source, and the shape (length,) if the source has and there is one channel. A ``.wav`` file has the
+        sample type of the source, integers rounded and clipped, and its rate times the stream's.
+    axis : int, default 0
+        Which axis of a ``.npy`` file is time: 1 for the shape (channels, length), whatever the data format
+        of the model.
     chunk : int, default 65536
         Input samples at a time.
     progress : bool, default True
-        Whether to show a bar, where tqdm is installed.
+        Whether to show a bar, where tqdm is installed: ``pip install gpuconv[progress]``.
 
     Returns
     -------
@@ -110,6 +98,9 @@ def process_file(
     ValueError, TypeError, NotImplementedError
         For a file that is not of these kinds, for a model that cannot be streamed or does not take the
         recording's length or channels. Nothing is written then.
+    BlockingIOError
+        If another run is writing the target, as far as the system and the file system have locks: Windows is
+        not asked.
     OSError
         If a file cannot be read or written.
 
@@ -125,8 +116,9 @@ def process_file(
     ...     np.load(gpuconv.process_file(layer, source, target, chunk=2, progress=False))
     array([0., 1., 1., 3., 3., 5., 5., 7., 7., 4.], dtype=float32)
     """
-    source, target, chunk = Path(source), Path(target), integer("chunk", chunk, 1)
-    readers: dict[str, Callable[[Path], _Recording]] = {".npy": _read_npy, ".wav": _read_wav}
+    source, target = Path(source), Path(target)
+    axis, chunk = integer("axis", axis, -2), integer("chunk", chunk, 1)
+    readers = {".npy": read_npy, ".wav": read_wav}
     suffix = source.suffix.lower()
     if suffix not in readers or target.suffix.lower() != suffix:
         raise ValueError(
@@ -135,26 +127,53 @@ def process_file(
         )
     if target.exists() and target.samefile(source):
         raise ValueError(f"Expected another file as target than the source. Received {str(target)!r}.")
-    recording = readers[suffix](source)
-    length = len(recording.samples)
-    running = model if isinstance(model, Stream) else stream(model, length=length)
-    running.reset()
-    # An empty chunk builds the layers and refuses what they do not take.
-    empty = _rows_of(running, running.push(_chunk_of(running, recording.rows(0, 0))))
-    output = _output_of(recording, running, empty)
-    digest = _digest(running, source, chunk, output)
     part, record = (target.with_name(target.name + end) for end in (".part", ".progress"))
-    done = _resumed(running, part, record, digest, output)
-    with _bar(length, done.read, progress) as advance:
-        _run(running, recording, chunk, output, part, done, record, digest, advance)
-    part.replace(target)
-    record.unlink(missing_ok=True)
+    with source.open("rb") as file:
+        recording = readers[suffix](source, file, axis)
+        running = model if isinstance(model, Stream) else stream(model, length=recording.length)
+        running.reset()
+        # An empty chunk builds the layers and refuses what they do not take.
+        empty = _rows_of(running, running.push(_chunk_of(running, recording.rows(0, 0))))
+        output = _output_of(recording, running, empty)
+        digest = _digest(running, source, chunk, output)
+        with _alone(part, target):
+            done = _resumed(running, part, record, digest, output)
+            with _bar(recording.length, done.read, progress) as advance:
+                _run(running, recording, chunk, output, part, done, record, digest, advance)
+            part.replace(target)
+            record.unlink(missing_ok=True)
     return target
+
+
+@contextlib.contextmanager
+def _alone(part: Path, target: Path) -> Iterator[None]:
+    """Keep other runs from the part by a lock, which ends with the process, however that ends."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with part.open("ab") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = os.path.samestat(os.fstat(held.fileno()), part.stat())  # and not renamed just now
+        except (BlockingIOError, FileNotFoundError):
+            alone = False
+        except OSError:
+            alone = True  # as far as can be told: this file system has no locks
+        if not alone:
+            raise BlockingIOError(
+                errno.EWOULDBLOCK,
+                "Expected a target that no other run writes. Wait for that run, or choose another target. "
+                "Received",
+                str(target),
+            )
+        yield
 
 
 def _run(
     running: Stream,
-    recording: _Recording,
+    recording: Recording,
     chunk: int,
     output: _Output,
     part: Path,
@@ -169,7 +188,7 @@ def _run(
             file.write(output.header)
         file.seek(output.offset(done.written))
         recorded = time.monotonic()
-        for begin in range(done.read, len(recording.samples), chunk):
+        for begin in range(done.read, recording.length, chunk):
             rows = recording.rows(begin, begin + chunk)
             made = _rows_of(running, running.push(_chunk_of(running, rows)))
             file.write(_encoded(made, output.dtype))
@@ -278,16 +297,19 @@ def _resumed(running: Stream, part: Path, record: Path, digest: str, output: _Ou
     return _Progress(0, 0)
 
 
-# --- files ---------------------------------------------------------------------------------------
+# --- the target ----------------------------------------------------------------------------------
 
 
-def _output_of(recording: _Recording, running: Stream, empty: np.ndarray) -> _Output:
+def _output_of(recording: Recording, running: Stream, empty: np.ndarray) -> _Output:
     """The target for a stream that makes rows like `empty`."""
-    length, channels = running.output_length(len(recording.samples)), empty.shape[1]
+    length, channels = running.output_length(recording.length), empty.shape[1]
     if recording.rate is None:
         dtype = np.dtype(np.float32) if dtype_name(empty.dtype) == "bfloat16" else empty.dtype
-        flat = recording.one_dimensional and channels == 1
-        return _Output(_npy_header((length,) if flat else (length, channels), dtype), dtype, length, channels)
+        flat = len(recording.shape) == 1 and channels == 1
+        shape = (length,) if flat else (channels, length) if recording.axis else (length, channels)
+        # Written by time, it is in Fortran's order where time is the last axis.
+        header = npy_header(shape, dtype, fortran=recording.axis == 1)
+        return _Output(header, dtype, length, channels)
     if empty.dtype.kind == "c":
         raise TypeError(f"Expected a model that makes real samples for a .wav file. Received {empty.dtype}.")
     rate = recording.rate * running.rate
@@ -296,80 +318,5 @@ def _output_of(recording: _Recording, running: Stream, empty: np.ndarray) -> _Ou
             f"Expected a .wav file whose rate stays an integer. Received {recording.rate} per second, of "
             f"which the model makes {running.rate} times as many. Use .npy files."
         )
-    dtype = recording.samples.dtype
-    return _Output(_wav_header(length, channels, int(rate), dtype), dtype, length, channels)
-
-
-def _npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    file = io.BytesIO()
-    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, about)
-    return file.getvalue()
-
-
-def _read_npy(path: Path) -> _Recording:
-    try:
-        samples = np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
-        raise ValueError(f"Expected a .npy file of numbers. Received {path}: {error}.") from error
-    if samples.dtype.kind not in "iufc" or samples.ndim not in (1, 2):
-        raise ValueError(
-            f"Expected a .npy file of numbers of shape (length,) or (length, channels). Received {path}: "
-            f"{samples.dtype} of shape {samples.shape}."
-        )
-    return _Recording(samples[:, np.newaxis] if samples.ndim == 1 else samples, samples.ndim == 1, None)
-
-
-def _wav_header(length: int, channels: int, rate: int, dtype: np.dtype) -> bytes:
-    """Everything before the samples of a WAV file."""
-    tag = 1 if dtype.kind == "i" else 3
-    frame = channels * dtype.itemsize
-    if 64 + length * frame >= _WAV_SIZES or rate * frame >= _WAV_SIZES:
-        raise ValueError(
-            f"Expected a .wav file of less than 4 GiB. Received {length} samples of {channels} channels, "
-            f"{rate} per second. Use .npy files."
-        )
-    about = struct.pack("<HHIIHH", tag, channels, rate, rate * frame, frame, 8 * dtype.itemsize)
-    chunks = [(b"fmt ", about)]
-    if tag == 3:  # what is not PCM says that nothing else follows, and how long it is
-        chunks = [(b"fmt ", about + b"\0\0"), (b"fact", struct.pack("<I", length))]
-    body = b"".join(name + struct.pack("<I", len(content)) + content for name, content in chunks)
-    body = b"WAVE" + body + b"data" + struct.pack("<I", length * frame)
-    return b"RIFF" + struct.pack("<I", len(body) + length * frame) + body
-
-
-def _read_wav(path: Path) -> _Recording:
-    about, begin, size = _wav_chunks(path)
-    tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", about[:16])
-    if tag == _WAV_EXTENSIBLE and len(about) >= 26:
-        (tag,) = struct.unpack("<H", about[24:26])
-    if (tag, bits) not in _WAV_DTYPES or not channels:
-        raise ValueError(
-            f"Expected a .wav file of 16-bit integers or 32-bit floats. Received {path}: format {tag}, "
-            f"{bits} bits, {channels} channels. Convert it first."
-        )
-    dtype = _WAV_DTYPES[tag, bits]
-    # A file that was written as a stream says a size that it does not have.
-    length = min(size, path.stat().st_size - begin) // (channels * dtype.itemsize)
-    if not length:
-        return _Recording(np.zeros((0, channels), dtype), False, rate)  # which cannot be mapped
-    return _Recording(np.memmap(path, dtype, "r", begin, (length, channels)), False, rate)
-
-
-def _wav_chunks(path: Path) -> tuple[bytes, int, int]:
-    """The format chunk of a WAV file, and where its samples begin and how many bytes they are."""
-    about = b""
-    with path.open("rb") as file:
-        start = file.read(12)
-        while start[:4] == b"RIFF" and start[8:] == b"WAVE":
-            head = file.read(8)
-            if len(head) < 8:
-                break
-            name, size = struct.unpack("<4sI", head)
-            if name == b"fmt ":
-                about = file.read(size)
-            if name == b"data" and len(about) >= 16:
-                return about, file.tell(), size
-            # Chunks have even lengths.
-            file.seek(size % 2 if name == b"fmt " else size + size % 2, os.SEEK_CUR)
-    raise ValueError(f"Expected a .wav file. Received {path}, in which no format and no samples were found.")
+    header = wav_header(length, channels, int(rate), recording.dtype)
+    return _Output(header, recording.dtype, length, channels)

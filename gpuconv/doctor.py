@@ -32,6 +32,7 @@ _OPTIONAL = {
     "matplotlib": 'for pictures: pip install "gpuconv[plot]"',
     "PyWavelets": 'for the demo\'s recording: pip install "gpuconv[demo]"',
     "dask": 'for arrays larger than memory: pip install "gpuconv[dask]"',
+    "tqdm": 'for progress bars: pip install "gpuconv[progress]"',
     "torch": "for its tensors and autodiff: pip install torch",
     "jax": "for its arrays and autodiff: pip install jax",
     "ml_dtypes": "for bfloat16 in NumPy: pip install ml_dtypes",

@@ -66,6 +66,8 @@ _TESTS: dict[str, Callable[[object], bool]] = {
     "jax": is_jax_array,
     "dask": is_dask_array,
 }
+#: Where a library has its functions, if not at its top.
+_MODULES = {"jax": "jax.numpy", "dask": "dask.array"}
 
 
 def library(array: Array) -> str:
@@ -100,9 +102,11 @@ def library(array: Array) -> str:
         if not scalar_or_class and is_member(array):
             return name
     if scalar_or_class or not is_array_api_obj(array):
+        on_gpu = hasattr(array, "__cuda_array_interface__")
+        way = "cupy.asarray, which shares its memory" if on_gpu else "numpy.asarray"
         raise TypeError(
             f"Expected an array. Received {type(array).__module__}.{type(array).__qualname__}. "
-            "Convert it first, for example with numpy.asarray."
+            f"Convert it first, for example with {way}."
         )
     return str(array.__array_namespace__().__name__).partition(".")[0]
 
@@ -141,9 +145,12 @@ def _owner(arrays: dict[str, Array]) -> str | None:
         if owner is None:
             owner, first = found, name
         elif found != owner:
+            # NumPy's arrays are what every library takes.
+            converted, target = (first, found) if owner == "numpy" else (name, owner)
             raise TypeError(
                 f"Expected arrays of one library. Received {first} of {owner} and {name} of {found}. "
-                f"Convert one of them: nothing is copied between libraries or devices unasked."
+                f"Convert one of them, for example {converted} with {_MODULES.get(target, target)}.asarray: "
+                "nothing is copied between libraries or devices unasked."
             )
     return owner
 
@@ -236,6 +243,8 @@ def astype(array: Array, dtype: str) -> Array:
     TypeError
         If the library makes another dtype of it, as JAX does of float64 unless told otherwise.
     """
+    if type(array) is np.ndarray:  # the usual case, without the questions
+        return array.astype(dtype_named(np, dtype))
     xp = array_namespace(array=array)
     result = xp.astype(array, dtype_named(xp, dtype), copy=True)
     if dtype_name(result.dtype) != dtype:

@@ -7,6 +7,7 @@ bias and activation included: no sums of outputs are kept.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -18,7 +19,7 @@ from gpuconv._streaming_convolution import LONG, Convolution, State, leaves, of_
 from gpuconv._typing import Array
 from gpuconv.geometry import integer
 from gpuconv.layers import Layer
-from gpuconv.namespace import array_namespace, device_of, dtype_name, dtype_named, library, like, to_numpy
+from gpuconv.namespace import device_of, dtype_name, dtype_named, library, like, to_numpy
 from gpuconv.ops import Plan
 
 __all__ = ["Stream", "stream"]
@@ -28,6 +29,8 @@ _Parts: TypeAlias = list[Layer | Convolution]
 
 class Stream:
     """A layer, model or plan that takes its input in chunks, made by `stream`. One thread uses it at a time.
+
+    A stream can be pickled and copied, wherever in a signal it is; a deep copy has layers of its own.
 
     Attributes
     ----------
@@ -52,8 +55,9 @@ class Stream:
     [1000.]
     """
 
-    def __init__(self, parts: _Parts) -> None:
+    def __init__(self, parts: _Parts, model: Layer | Plan, length: int | None) -> None:
         self._parts = parts
+        self._made_by = functools.partial(stream, length=length), (model,)
         self._states: list[State] = []
         self._kind: tuple[Any, ...] | None = None  # of the chunks; None where the next one decides
         self._finished = False
@@ -197,9 +201,11 @@ class Stream:
         self._finished = bool(integer("finished", np.asarray(state["finished"]).item(), 0))
         self._states, self._kind = states, None
 
-    @property
-    def _time(self) -> int:
-        return self._convolutions[0].time
+    def __reduce__(self) -> tuple[Any, ...]:
+        return *self._made_by, self.state
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.state = state
 
     def _check_unfinished(self, what: str) -> None:
         if self._finished:
@@ -207,14 +213,14 @@ class Stream:
 
     def _kind_of(self, chunk: Array) -> tuple[Any, ...]:
         """What the chunks of a signal have in common: library, dtype, device, shape but for the length."""
-        array_namespace(chunk=chunk)  # refuses what is no array
+        owner = library(chunk)
         if chunk.ndim != 3:
             raise ValueError(
                 f"Expected a chunk of 3 dimensions, length among them. Received shape {tuple(chunk.shape)}."
             )
-        sizes = [str(size) for size in chunk.shape]
-        sizes[self._convolutions[0].time] = "length"
-        return library(chunk), dtype_name(chunk.dtype), device_of(chunk), tuple(sizes)
+        samples, *sizes = chunk.shape
+        sizes[self._convolutions[0].time - 1] = "length"
+        return owner, dtype_name(chunk.dtype), device_of(chunk), (samples, *sizes)
 
     def _adopted(self, chunk: Array) -> list[State]:
         """The states, beside the first chunk, after all parts have seen an empty one like it."""
@@ -250,7 +256,7 @@ class Stream:
 
 def _told(kind: tuple[Any, ...]) -> str:
     owner, dtype, device, sizes = kind
-    return f"{owner} arrays of {dtype} on {device}, of shape ({', '.join(sizes)})"
+    return f"{owner} arrays of {dtype} on {device}, of shape ({', '.join(map(str, sizes))})"
 
 
 def _restored(part: Convolution, number: int, state: Mapping[str, Any]) -> State:
@@ -323,18 +329,19 @@ def stream(model: Layer | Plan, *, length: int | None = None) -> Stream:
     if length is not None:
         length = integer("length", length, 0)
     if isinstance(model, Plan):
-        return Stream([of_plan(model)])
+        return Stream([of_plan(model)], model, length)
     if not isinstance(model, Layer):
         raise TypeError(f"Expected a layer, a model or a plan. Received {type(model).__name__}.")
     parts: _Parts = []
+    come = length
     for layer in leaves(model):
-        part = of_layer(layer, length)
-        if isinstance(part, Convolution) and length is not None:
-            length = part.total(length)
+        part = of_layer(layer, come)
+        if isinstance(part, Convolution) and come is not None:
+            come = part.total(come)
         parts.append(part)
     convolutions = [part for part in parts if isinstance(part, Convolution)]
     if not convolutions:
         raise ValueError(f"Expected a model with a convolution. Received {model!r}: call it on every chunk.")
     if len({part.time for part in convolutions}) > 1:
         raise ValueError(f"Expected layers of one data_format: time is one axis. Received {model!r}.")
-    return Stream(parts)
+    return Stream(parts, model, length)

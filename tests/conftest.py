@@ -17,6 +17,16 @@ settings.register_profile("deep", max_examples=20_000, **_UNTIMED)
 
 def pytest_addoption(parser):
     parser.addoption("--require-gpu", action="store_true", help="fail, rather than skip, what needs a GPU")
+    parser.addoption("--large", action="store_true", help="run what takes gigabytes and minutes")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "large: takes gigabytes and minutes, and runs with --large only")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("large") and not item.config.getoption("--large"):
+        pytest.skip("takes gigabytes and minutes: pytest --large")
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,15 @@ import importlib.util
 import io
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+import gpuconv
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -42,8 +47,18 @@ def run(code, names=None):
     return output.getvalue()
 
 
+def run_script(code):
+    """Run a block that has workers, which import it: it must be a file, in a folder that may be written."""
+    path = Path("block.py")
+    path.write_text(code, encoding="utf-8")
+    paths = os.environ | {"PYTHONPATH": str(Path(gpuconv.__file__).parent.parent)}
+    return subprocess.run(
+        [sys.executable, str(path)], env=paths, check=True, timeout=300, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
 def check(code, printed, names=None):
-    output = run(code, names)
+    output = run_script(code) if "__main__" in code else run(code, names)
     if printed is not None:
         assert output == printed
     lines = iter(output.splitlines())

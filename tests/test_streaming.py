@@ -1,11 +1,14 @@
 """Streams: chunks of any size make what the op makes of the whole, and files are processed alike."""
 
+import errno
+import functools
 import importlib
 import itertools
 import pickle
 import struct
 import sys
 import tracemalloc
+import types
 import wave
 from pathlib import Path
 
@@ -245,6 +248,14 @@ def test_bfloat16_survives_savez(tmp_path):
     np.testing.assert_array_equal(np.concatenate(made, axis=1).astype(float), layer(x).astype(float))
 
 
+@given(case=cases(ndims=(1,)), received=st.integers(0, 200), chunk=st.integers(0, 40))
+def test_what_is_remembered_of_a_chunk_is_what_the_next_one_needs(case, received, chunk):
+    assume(case.x.shape[1] and expected(case) is not None)
+    convolution = gpuconv.stream(plan_of(case, case.x.shape[1]))._convolutions[0]
+    with noting((case, received, chunk)):
+        assert convolution.remembered(received, chunk) == convolution.turn(received, chunk)
+
+
 def test_a_stream_is_not_disturbed_by_what_becomes_of_its_chunks():
     layer = layers.Conv1D(1, 3, kernel_initializer="ones", padding="causal")
     stream, chunk, made = gpuconv.stream(layer), np.empty((1, 2, 1), np.float32), []
@@ -418,7 +429,7 @@ def same(state, other):
 
 
 CHUNKS = {
-    "no array": ([[[1.0]]], TypeError, "chunk: Expected an array"),
+    "no array": ([[[1.0]]], TypeError, "Expected an array. Received builtins.list"),
     "other dimensions": (np.ones((4, 2), np.float32), ValueError, "Expected a chunk of 3 dimensions"),
     "other channels": (
         np.ones((1, 4, 3), np.float32),
@@ -609,6 +620,65 @@ def test_channels_stay_beside_time(tmp_path, data_format):
     np.testing.assert_allclose(
         made, whole if data_format == "channels_last" else whole.T, rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("filters", [1, 4])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_time_may_be_the_last_axis(tmp_path, recorded, monkeypatch, axis, filters, order):
+    x = np.random.default_rng(1).integers(-9, 10, (3, 50)).astype(np.float64, order=order)
+    np.save(tmp_path / "x.npy", x)
+    kernel = np.random.default_rng(2).integers(-9, 10, (5, filters, 3)) * 1.0
+    plan = gpuconv.plan("conv1d_transpose", (1, 9, 3), kernel, strides=2)
+    arguments = plan, tmp_path / "x.npy", tmp_path / "y.npy"
+    killed(recorded, monkeypatch, 2, *arguments, axis=axis, chunk=11)
+    made = np.load(gpuconv.process_file(*arguments, axis=axis, chunk=11, progress=False))
+    np.testing.assert_array_equal(made, gpuconv.conv1d_transpose(x.T[None], kernel, strides=2)[0].T)
+
+
+def test_two_runs_do_not_write_one_file(tmp_path, monkeypatch):
+    files = importlib.import_module("gpuconv._streaming_files")
+    fcntl = pytest.importorskip("fcntl", reason="this system has no locks of files that end with a process")
+    source, target, x = tmp_path / "x.npy", tmp_path / "y.npy", signal(20)
+    np.save(source, x)
+    run = functools.partial(gpuconv.process_file, upsampler(), source, target, progress=False)
+    first, written = files._run, []
+
+    def with_a_second(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_run", lambda *_: written.append("second"))
+            with pytest.raises(BlockingIOError, match=r"no other run writes.*y\.npy"):
+                run()
+        first(*arguments)
+
+    monkeypatch.setattr(files, "_run", with_a_second)
+    run()
+    whole = upsampler()(x[None, :, None])[0, :, 0]
+    np.testing.assert_array_equal(np.load(target), whole)
+
+    # One that waits for the part while another renames it must not write into what that has made.
+    monkeypatch.setattr(files, "_run", lambda *_: written.append("late"))
+    for ended in (lambda part: part.replace(target), lambda part: part.replace(target) and part.touch()):
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", lambda *_, ended=ended: ended(tmp_path / "y.npy.part"))
+            with pytest.raises(BlockingIOError):
+                run()
+    assert not written
+
+
+@pytest.mark.parametrize("system", ["win32", sys.platform])
+def test_files_are_written_where_there_are_no_locks(tmp_path, monkeypatch, system):
+    files = importlib.import_module("gpuconv._streaming_files")
+    fcntl = pytest.importorskip("fcntl", reason="this system has no locks of files that end with a process")
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(files, "sys", types.SimpleNamespace(platform=system))
+    np.save(tmp_path / "x.npy", signal(9))
+    made = np.load(gpuconv.process_file(upsampler(), tmp_path / "x.npy", tmp_path / "y.npy", progress=False))
+    np.testing.assert_array_equal(made, upsampler()(signal(9)[None, :, None])[0, :, 0])
 
 
 def test_a_file_needs_the_memory_of_a_chunk(tmp_path):
@@ -823,8 +893,8 @@ def test_files_that_cannot_be_are_refused(tmp_path):
         (layer, "no.npy", "y.npy", ValueError, "Expected a .npy file of numbers"),
         (layer, "no.wav", "y.wav", ValueError, "no format and no samples"),
         (layer, "bits.wav", "y.wav", ValueError, "Received .*format 1, 24 bits, 1 channels"),
-        (layer, "cube.npy", "y.npy", ValueError, "of numbers of shape"),
-        (layer, "words.npy", "y.npy", ValueError, "of numbers of shape"),
+        (layer, "cube.npy", "y.npy", ValueError, "of numbers, of 1 or 2 dimensions"),
+        (layer, "words.npy", "y.npy", ValueError, "of numbers, of 1 or 2 dimensions"),
         (layer, "complex.npy", "y.npy", TypeError, "Expected a real recording"),
         (layer, "short.npy", "y.npy", ValueError, "Expected at least 3 samples"),
         (gpuconv.plan("conv1d", (1, 9, 2), np.ones((3, 2, 1))), "x.npy", "y.npy", ValueError, "channels"),
@@ -835,8 +905,13 @@ def test_files_that_cannot_be_are_refused(tmp_path):
     ):
         with noting((model, source)), pytest.raises(error, match=words):
             gpuconv.process_file(model, tmp_path / source, tmp_path / target)
-    with pytest.raises(ValueError, match="Expected chunk to be at least 1"):
-        gpuconv.process_file(layer, tmp_path / "x.npy", tmp_path / "y.npy", chunk=0)
+    for source, options, words in (
+        ("x.npy", {"chunk": 0}, "Expected chunk to be at least 1"),
+        ("x.npy", {"axis": 1}, r"Expected axis to be one of .*, of shape \(9,\)\. Received axis=1"),
+        ("x.wav", {"axis": 1}, "Expected axis=0 for a .wav file"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            gpuconv.process_file(layer, tmp_path / source, tmp_path / f"y{source[1:]}", **options)
     assert left_over(tmp_path) == before
 
 
@@ -847,7 +922,7 @@ def test_a_bar_is_shown_where_tqdm_is_installed(tmp_path, monkeypatch, capsys):
     gpuconv.process_file(*arguments)
     assert capsys.readouterr().err == ""
     monkeypatch.delitem(sys.modules, "tqdm")
-    pytest.importorskip("tqdm", reason="tqdm is not installed")
+    pytest.importorskip("tqdm", reason="tqdm is not installed: pip install gpuconv[progress]")
     gpuconv.process_file(*arguments, progress=False)
     assert capsys.readouterr().err == ""
     gpuconv.process_file(*arguments, chunk=2)

@@ -95,6 +95,7 @@ ORDER = [
     # 6: what drives the others
     "_streaming_convolution",
     "streaming",
+    "_streaming_formats",
     "_streaming_files",
     "testing",
     # 7: other systems' words
@@ -195,6 +196,7 @@ OPTIONAL = {
     "threadpoolctl",
     "torch",
     "tqdm",
+    "xarray",
 }
 
 

@@ -144,7 +144,8 @@ class Trainable(Layer):
         callbacks : iterable of Callback, optional
             Of `gpuconv.callbacks`.
         verbose : {0, 1, 2}
-            0 prints nothing, 2 a line an epoch; 1 a progress bar where tqdm is installed, else as 2.
+            0 prints nothing, 2 a line an epoch; 1 a progress bar where tqdm is installed
+            (``pip install gpuconv[progress]``), else as 2.
         seed : int, optional
             Makes the orders repeat. (Initial weights and dropout have seeds of their own.)
 
