@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         losses,
         optimizers,
         regularizers,
+        signal,
         testing,
         weights,
     )
@@ -67,6 +68,7 @@ __all__ = [
     "plan",
     "process_file",
     "regularizers",
+    "signal",
     "solve",
     "stream",
     "testing",

@@ -32,6 +32,7 @@ __all__ = [
     "HALF_DTYPES",
     "array_namespace",
     "astype",
+    "check_devices",
     "check_writeable",
     "detached",
     "device_of",
@@ -47,6 +48,7 @@ __all__ = [
     "may_overlap",
     "own_namespace",
     "to_numpy",
+    "zero_padded",
 ]
 
 #: What is computed in; half types are summed in float32.
@@ -193,6 +195,20 @@ def dtype_named(xp: Namespace, name: str) -> Any:
     )
 
 
+def check_devices(given: dict[str, Array]) -> None:
+    """Check that all are on one device."""
+    if is_numpy_array(next(iter(given.values()))):
+        return
+    devices = {name: device_of(array) for name, array in given.items()}
+    # An array that is being traced is on no device yet.
+    if len({device for device in devices.values() if device is not None}) > 1:
+        received = ", ".join(f"{name} on {device}" for name, device in devices.items())
+        raise ValueError(
+            f"Expected arrays on one device. Received {received}. "
+            "Move them: nothing is copied between devices unasked."
+        )
+
+
 def check_writeable(name: str, array: Array) -> None:
     """Refuse an array that cannot be written in place.
 
@@ -269,6 +285,19 @@ def like(values: Array, reference: Array) -> Array:
     xp = array_namespace(reference=reference)
     moved = xp.asarray(host, device=device_of(reference))
     return moved if dtype_name(moved.dtype) == dtype else astype(moved, dtype)
+
+
+def zero_padded(array: Array, axis: int, before: int, after: int) -> Array:
+    """`array` with so many zeros before and after it along `axis`."""
+    xp = array_namespace(array=array)
+    parts = [array]
+    if before:
+        shape = (*array.shape[:axis], before, *array.shape[axis + 1 :])
+        parts.insert(0, xp.zeros(shape, dtype=array.dtype, device=device_of(array)))
+    if after:
+        shape = (*array.shape[:axis], after, *array.shape[axis + 1 :])
+        parts.append(xp.zeros(shape, dtype=array.dtype, device=device_of(array)))
+    return xp.concat(parts, axis=axis) if len(parts) > 1 else array
 
 
 def indices(values: Sequence[int], reference: Array) -> Array:

@@ -90,3 +90,14 @@ def chain_bound(model, x, dtype="float32"):
 def _flat(model):
     for layer in model.layers:
         yield from _flat(layer) if hasattr(layer, "layers") else [layer]
+
+
+def fft_terms(n):
+    """How many terms of a sum err as much as an FFT of length `n`, for `assert_within_bound`.
+
+    An FFT that splits by two errs by at most log2(n) * 6.7 * u of the norm of the whole result, u = eps / 2
+    (Higham, section 24.1: a butterfly is a complex product and a sum). Where n has a large prime factor it is
+    made of three FFTs, of less than 4 * n each (Bluestein): 3 * 6.7 * u * log2(4 * n). Two are compared, and
+    twice u is eps.
+    """
+    return 20 * np.log2(4 * n)

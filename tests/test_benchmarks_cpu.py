@@ -13,9 +13,9 @@ if not FOLDER.is_dir():
     pytest.skip("no benchmarks here: they are in the repository only", allow_module_level=True)
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(FOLDER)
-    cpu, scaling, contestants, machine, tables, rows = map(
+    cpu, scaling, signals, contestants, machine, tables, rows = map(
         importlib.import_module,
-        ("cpu", "scaling", "_cpu_contestants", "_cpu_machine", "_cpu_tables", "_rows"),
+        ("cpu", "scaling", "signals", "_cpu_contestants", "_cpu_machine", "_cpu_tables", "_rows"),
     )
 
 CEILINGS = {"gemm_flops": 1e11, "copy_bytes": {"memory": 1e10, "cache": 5e10}}
@@ -324,3 +324,41 @@ def test_scaling_says_what_it_needs(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert scaling.main([]) == 1
     assert 'pip install "gpuconv[plot]"' in capsys.readouterr().err
+
+
+@pytest.fixture
+def few_signals(monkeypatch, tmp_path):
+    """Arguments of a race over two signals."""
+    pytest.importorskip("scipy", reason="scipy is not installed: pip install gpuconv[test]")
+    monkeypatch.setattr(signals, "UPS", (signals.Up((40, 2), 3, 0),))
+    monkeypatch.setattr(signals, "SPECTROGRAMS", (signals.Spectrogram((2, 300), 32, 8),))
+    return ["--seconds=0", "--rounds=1", "--pause=0", f"--output={tmp_path}"]
+
+
+def test_signals_are_raced(few_signals, tmp_path):
+    assert signals.main(few_signals) == 0
+    up, spectrogram = json.loads((tmp_path / "signal.json").read_text(encoding="utf-8"))["rows"]
+    assert list(up["times"]) == ["gpuconv", "upfirdn", "resample_poly"]
+    assert list(spectrogram["times"])[:2] == ["gpuconv", "ShortTimeFFT"]
+    text = (tmp_path / "signal.md").read_text(encoding="utf-8")
+    assert f"| {up['title']} |" in text
+    assert f"| {spectrogram['title']} |" in text
+    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {7}
+
+
+def test_a_missing_peer_leaves_its_column_empty(few_signals, tmp_path, monkeypatch):
+    monkeypatch.setattr(signals, "absent", lambda names: dict.fromkeys(names, "not installed"))
+    assert signals.main(few_signals) == 0
+    last = [
+        line for line in (tmp_path / "signal.md").read_text(encoding="utf-8").splitlines() if "n_fft" in line
+    ]
+    assert [line.count(" - |") for line in last] == [2]
+
+
+def test_signals_that_differ_are_not_raced(few_signals, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(signals, "upsample", lambda *_, **__: np.ones((120, 2)))
+    assert signals.main(few_signals) == 2
+    assert "results differ by" in capsys.readouterr().err
+    monkeypatch.setattr(signals, "upsample", lambda *_, **__: np.ones((119, 2)))
+    assert signals.main(few_signals) == 2
+    assert list(tmp_path.iterdir()) == []

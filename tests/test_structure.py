@@ -97,6 +97,7 @@ ORDER = [
     "streaming",
     "_streaming_formats",
     "_streaming_files",
+    "signal",
     "testing",
     # 7: other systems' words
     "dialects._matlab_dlarray",
@@ -172,6 +173,7 @@ def test_optional_packages_are_imported_where_they_are_used(name, path):
 USES = {
     "import": "import gpuconv",
     "convolve": "import numpy as n, gpuconv; gpuconv.conv1d_transpose(n.ones((1, 3, 2)), n.ones((2, 4, 2)))",
+    "upsample": "import numpy as n, gpuconv; gpuconv.signal.upsample(n.ones(3), 2)",
     "layer": "import numpy as n, gpuconv; gpuconv.layers.Conv1D(2, 3, activation='gelu')(n.ones((1, 3, 2)))",
 }
 
@@ -218,7 +220,7 @@ def test_importing_the_package_loads_no_dialect():
 
 
 PUBLIC = ["", "ops", "layers", "activations", "initializers", "regularizers", "constraints", "optimizers"]
-PUBLIC += ["losses", "callbacks", "config", "testing", "dialects", "dialects.matlab"]
+PUBLIC += ["losses", "callbacks", "config", "signal", "testing", "dialects", "dialects.matlab"]
 PUBLIC += ["dialects.onnx", "dialects.pytorch", "dialects.r", "weights", "weights.safetensors", "streaming"]
 
 

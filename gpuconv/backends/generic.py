@@ -14,7 +14,15 @@ from collections.abc import Callable
 from gpuconv._typing import Array, Namespace
 from gpuconv.backends.prepared import Prepared, only
 from gpuconv.geometry import ConvGeometry
-from gpuconv.namespace import HALF_DTYPES, array_namespace, device_of, dtype_named, indices, library
+from gpuconv.namespace import (
+    HALF_DTYPES,
+    array_namespace,
+    device_of,
+    dtype_named,
+    indices,
+    library,
+    zero_padded,
+)
 from gpuconv.phases import PhaseGroup, conv_phases, rows_outside, transpose_phases
 
 __all__ = ["conv", "conv_transpose", "kernel_gradient", "prepare"]
@@ -116,7 +124,7 @@ def kernel_gradient(
     starts = []
     for axis, axis_phases in enumerate(phases, start=1):
         before, after = rows_outside(axis_phases, long.shape[axis])
-        long = _zero_padded(xp, long, axis, before, after)
+        long = zero_padded(long, axis, before, after)
         starts.append(before)
     (chosen,) = itertools.product(*phases)
     count = math.prod(short.shape[:-2])
@@ -197,7 +205,7 @@ def _gather(
     starts = []
     for axis, axis_phases in enumerate(phases, start=1):
         before, after = rows_outside(axis_phases, x.shape[axis])
-        x = _zero_padded(xp, x, axis, before, after)
+        x = zero_padded(x, axis, before, after)
         starts.append(before)
 
     def join(chosen: tuple[PhaseGroup, ...]) -> Array:
@@ -268,14 +276,3 @@ def _pick_taps(xp: Namespace, kernel: Array, chosen: tuple[PhaseGroup, ...]) -> 
     order = (2 * ndim + 1, *range(1, 2 * ndim, 2), 2 * ndim + 2, *range(0, 2 * ndim, 2), 2 * ndim)
     taps = math.prod(phase.terms for phase in chosen)
     return xp.reshape(xp.permute_dims(kernel, order), (groups, taps, depth, -1))
-
-
-def _zero_padded(xp: Namespace, x: Array, axis: int, before: int, after: int) -> Array:
-    parts = [x]
-    if before:
-        shape = (*x.shape[:axis], before, *x.shape[axis + 1 :])
-        parts.insert(0, xp.zeros(shape, dtype=x.dtype, device=device_of(x)))
-    if after:
-        shape = (*x.shape[:axis], after, *x.shape[axis + 1 :])
-        parts.append(xp.zeros(shape, dtype=x.dtype, device=device_of(x)))
-    return xp.concat(parts, axis=axis) if len(parts) > 1 else x

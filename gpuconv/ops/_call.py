@@ -14,8 +14,8 @@ from gpuconv.geometry import ConvGeometry
 from gpuconv.namespace import (
     DTYPES,
     array_namespace,
+    check_devices,
     check_writeable,
-    device_of,
     dtype_name,
     is_numpy_array,
     own_namespace,
@@ -23,7 +23,7 @@ from gpuconv.namespace import (
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import geometry_of
 
-__all__ = ["Job", "call", "check", "check_call", "check_devices", "check_out", "made", "run"]
+__all__ = ["Job", "call", "check", "check_call", "check_out", "made", "run"]
 
 _Function: TypeAlias = Callable[[Array], Array]
 
@@ -205,20 +205,6 @@ def made(job: Job, samples: int) -> Shape | None:
     from gpuconv import activations
 
     return activations.output_shape(job.whole, job.shape(samples))
-
-
-def check_devices(given: dict[str, Array]) -> None:
-    """Check that all are on one device."""
-    if is_numpy_array(next(iter(given.values()))):
-        return
-    devices = {name: device_of(array) for name, array in given.items()}
-    # An array that is being traced is on no device yet.
-    if len({device for device in devices.values() if device is not None}) > 1:
-        received = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise ValueError(
-            f"Expected arrays on one device. Received {received}. "
-            "Move them: nothing is copied between devices unasked."
-        )
 
 
 def _check_out(out: Array, shape: Shape, dtype: str) -> None:

@@ -6,8 +6,16 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from gpuconv._typing import Array
-from gpuconv.namespace import HALF_DTYPES, array_namespace, astype, dtype_name, dtype_named, library
-from gpuconv.ops._call import Job, check_call, check_devices, run
+from gpuconv.namespace import (
+    HALF_DTYPES,
+    array_namespace,
+    astype,
+    check_devices,
+    dtype_name,
+    dtype_named,
+    library,
+)
+from gpuconv.ops._call import Job, check_call, run
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import op_of, options_of
 

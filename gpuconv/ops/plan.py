@@ -13,13 +13,14 @@ from gpuconv.namespace import (
     DTYPES,
     array_namespace,
     astype,
+    check_devices,
     check_writeable,
     dtype_name,
     dtype_named,
     is_numpy_array,
     may_overlap,
 )
-from gpuconv.ops._call import Job, check, check_devices, check_out, made, run
+from gpuconv.ops._call import Job, check, check_out, made, run
 from gpuconv.ops._select import backend_of
 from gpuconv.ops.shapes import op_of, options_of
 
