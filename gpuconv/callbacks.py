@@ -77,6 +77,15 @@ class History(Callback):
         last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items())
         return f"<History of {len(self.epoch)} epochs{': ' if last else ''}{last}>"
 
+    def _repr_html_(self) -> str:
+        from gpuconv._display import block, ends, table  # only a notebook needs it
+
+        header = ["epoch", *self.history]
+        losses = zip(self.epoch, *self.history.values(), strict=True)
+        rows = [[str(epoch + 1), *(f"{loss:.4g}" for loss in row)] for epoch, *row in losses]
+        rows = [["…"] * len(header) if row is None else row for row in ends(rows, 11)]
+        return block(f"History of {len(self.epoch)} epochs", table(rows, header=header, right=len(header)))
+
 
 class EarlyStopping(Callback):
     """Stops when a loss has not become less for a while.

@@ -17,7 +17,7 @@ import math
 import numbers
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 from gpuconv._typing import Shape
@@ -64,6 +64,9 @@ class AxisGeometry:
         """Output samples before cropping: (in_length - 1) * stride + reach."""
         return (self.in_length - 1) * self.stride + self.reach
 
+    def _repr_html_(self) -> str:
+        return _as_html("AxisGeometry", (self,))
+
 
 @dataclass(frozen=True, slots=True)
 class ConvGeometry:
@@ -92,6 +95,18 @@ class ConvGeometry:
         lengths = self.out_lengths if transposed else self.in_lengths
         channels = self.filters if transposed else self.in_channels
         return (samples, *lengths, channels) if channels_last else (samples, channels, *lengths)
+
+    def _repr_html_(self) -> str:
+        title = f"ConvGeometry: in_channels={self.in_channels}, filters={self.filters}, groups={self.groups}"
+        return _as_html(title, self.axes)
+
+
+def _as_html(title: str, axes: Sequence[AxisGeometry]) -> str:
+    from gpuconv._display import block, table  # only a notebook needs it
+
+    names = [field.name for field in fields(AxisGeometry)]
+    rows = [[str(number), *map(str, astuple(axis))] for number, axis in enumerate(axes)]
+    return block(title, table(rows, header=["axis", *names], right=len(names)))
 
 
 def integer(name: str, value: Any, minimum: int, whole: Any = None) -> int:

@@ -533,11 +533,11 @@ def test_summary_before_and_after_building(capsys):
     model.summary()
     assert capsys.readouterr().out.splitlines() == [
         "m (Sequential), input (None, None, 1000)",
-        "-------------------------------------------",
-        "layer  type     output shape     parameters",
-        "-------------------------------------------",
-        "a      Conv1D   (None, None, 4)      12,004",
-        "drop   Dropout  (None, None, 4)           0",
-        "-------------------------------------------",
+        "------------------------------------------------------------------",
+        "layer  type     output shape     parameters  multiply-adds  memory",
+        "------------------------------------------------------------------",
+        "a      Conv1D   (None, None, 4)      12,004              ?       ?",
+        "drop   Dropout  (None, None, 4)           0              0       ?",
+        "------------------------------------------------------------------",
         "12,004 parameters (46.9 KiB), 0 trainable, 12,004 frozen",
     ]

@@ -145,6 +145,34 @@ def keras_layer(kind, *arguments, kernel, bias, x, **settings):
     return layer, np.asarray(twin(np.abs(x)))
 
 
+EXPLAINED = [
+    ("Conv1DTranspose", 3, 2, {}),
+    ("Conv1DTranspose", 3, 2, {"padding": "same"}),
+    ("Conv1DTranspose", 4, 3, {"padding": "same", "output_padding": 2}),
+    ("Conv1DTranspose", 4, 3, {"padding": "valid", "output_padding": 2}),
+    ("Conv1DTranspose", 2, 4, {}),
+    ("Conv1DTranspose", 3, 1, {"padding": "same", "dilation_rate": 2}),
+    ("Conv1D", 4, 2, {"padding": "same"}),
+    ("Conv1D", 3, 4, {}),
+    ("Conv1D", 3, 1, {"padding": "causal", "dilation_rate": 2}),
+]
+
+
+@pytest.mark.parametrize(("kind", "taps", "strides", "settings"), EXPLAINED)
+def test_explanations_hold_what_keras_computes(kind, taps, strides, settings):
+    """Every input sample alone meets a kernel of every tap alone: Keras gives 1 where the two reach."""
+    explanation = getattr(gpuconv.layers, kind)(1, taps, strides, **settings).explain(10)
+    layer = getattr(keras.layers, kind)(taps, taps, strides, use_bias=False, **settings)
+    layer.build((None, 10, 1))
+    kernel = np.eye(taps)
+    layer.set_weights([kernel[..., None] if kind == "Conv1DTranspose" else kernel[:, None]])
+    y = np.asarray(layer(np.eye(10)[..., None]))
+    assert y.shape[1] == explanation.out_length
+    assert set(np.unique(y)) <= {0, 1}
+    held = [set(explanation.terms(n)) for n in range(explanation.out_length)]
+    assert held == [set(zip(*map(list, np.nonzero(y[:, n])), strict=True)) for n in range(y.shape[1])]
+
+
 def test_causal_conv_equals_keras_layer(deep):
     rng = np.random.default_rng(16)
     for _ in times(100 if deep else 4):

@@ -17,7 +17,9 @@ ORDER = [
     # 1: integers, libraries, settings
     "_typing",
     "config",
+    "_display",
     "geometry",
+    "explanation",
     "phases",
     "namespace",
     # 2: array maths through the array's own namespace
@@ -80,6 +82,7 @@ ORDER = [
     "layers.conv_transpose",
     "layers.core",
     "layers.training",
+    "layers._summary",
     "layers.sequential",
     "layers",
     # 6: files of other systems
@@ -98,6 +101,8 @@ ORDER = [
     "_streaming_formats",
     "_streaming_files",
     "signal",
+    "_receptive_field",
+    "report",
     "testing",
     # 7: other systems' words
     "dialects._matlab_dlarray",
@@ -220,8 +225,16 @@ def test_importing_the_package_loads_no_dialect():
 
 
 PUBLIC = ["", "ops", "layers", "activations", "initializers", "regularizers", "constraints", "optimizers"]
-PUBLIC += ["losses", "callbacks", "config", "signal", "testing", "dialects", "dialects.matlab"]
-PUBLIC += ["dialects.onnx", "dialects.pytorch", "dialects.r", "weights", "weights.safetensors", "streaming"]
+PUBLIC += ["losses", "callbacks", "config", "signal", "report", "testing", "dialects"]
+PUBLIC += [
+    "dialects.matlab",
+    "dialects.onnx",
+    "dialects.pytorch",
+    "dialects.r",
+    "weights",
+    "weights.safetensors",
+    "streaming",
+]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

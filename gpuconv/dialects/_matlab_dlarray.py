@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv._display import block, table
 from gpuconv._typing import Array
 from gpuconv.geometry import integer
 from gpuconv.namespace import DTYPES, array_namespace, dtype_name
@@ -25,6 +26,8 @@ __all__ = [
 
 #: Spatial, channel, batch, time, unspecified: the order in which a dlarray stores its dimensions.
 LABELS = "SCBTU"
+
+_MEANINGS = {"S": "S, spatial", "C": "C, channel", "B": "B, batch", "T": "T, time", "U": "U, unspecified"}
 
 _CLASSES = {
     "bool": "logical",
@@ -154,6 +157,12 @@ class dlarray:
         sizes += ["1(U)" if self._labels else "1"] * (2 - len(sizes))
         words = [(" x " if self._labels else "x").join(sizes), class_name(self._data), "dlarray"]
         return " ".join(word for word in words if word != "double")
+
+    def _repr_html_(self) -> str:
+        lengths = map(str, self._data.shape)
+        labels = [_MEANINGS[label] for label in self._labels] or ["" for _ in self._data.shape]
+        rows = [(str(dim), *row) for dim, row in enumerate(zip(labels, lengths, strict=True), 1)]
+        return block(repr(self), table(rows, header=("dimension", "label", "size"), right=1))
 
 
 def class_name(array: Array) -> str:

@@ -6,7 +6,7 @@ import inspect
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -82,6 +82,9 @@ class Layer:
     >>> layer(np.zeros((2, 5, 3))).dtype, layer.count_params()
     (dtype('float32'), 3)
     """
+
+    #: The attributes that the repr shows, beside the name.
+    _shown: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -415,8 +418,29 @@ class Layer:
         # A copy has not been called: the penalty on the last output, and its autograd graph, stay behind.
         return {**self.__dict__, "_activity_loss": None}
 
+    def _settings(self) -> dict[str, str]:
+        """What the layer was told, as its repr shows it."""
+        values = {name: getattr(self, name) for name in self._shown}
+        return {name: str(getattr(value, "__name__", repr(value))) for name, value in values.items()}
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}, {'' if self.built else 'not '}built>"
+        settings = {**self._settings(), "name": repr(self.name)}
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in settings.items())})"
+
+    def _repr_html_(self) -> str:
+        from gpuconv._display import block, table  # only a notebook needs it
+
+        parameters = [
+            (name, f"{tuple(parameter.value.shape)} {dtype_name(parameter.value.dtype)}")
+            for name, parameter in self._parameters.items()
+        ]
+        if not self.built:
+            parameters = [("parameters", "not built")]
+        elif parameters:
+            parameters.append(
+                ("parameters", f"{self.count_params():,}{'' if self.trainable else ', frozen'}")
+            )
+        return block(f"{self.name} ({type(self).__name__})", table([*self._settings().items(), *parameters]))
 
 
 def _known(options: dict[str, Any], function: Callable[..., Any]) -> dict[str, Any]:

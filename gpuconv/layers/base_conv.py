@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from gpuconv import activations, constraints, initializers, ops, regularizers
 from gpuconv._typing import Array, Shape
 from gpuconv.config import standardize_data_format
-from gpuconv.geometry import as_shape, conv_axes, integer, per_axis, transpose_axes
+from gpuconv.geometry import AxisGeometry, as_shape, conv_axes, integer, per_axis, transpose_axes
 from gpuconv.layers.base import Layer
+
+if TYPE_CHECKING:
+    from gpuconv.explanation import Explanation
 
 __all__ = ["BaseConv", "shape_after"]
 
@@ -21,6 +24,14 @@ class BaseConv(Layer):
     op: ClassVar[Callable[..., Array]]
     ndim: ClassVar[int]
     transposed: ClassVar[bool]
+    _shown: ClassVar[tuple[str, ...]] = (
+        "filters",
+        "kernel_size",
+        "strides",
+        "padding",
+        "dilation_rate",
+        "activation",
+    )
 
     def __init__(
         self,
@@ -187,6 +198,49 @@ class BaseConv(Layer):
         )
         return shape_after(self.activation, shape)
 
+    def explain(self, length: int, axis: int = 0) -> Explanation:
+        """Which input samples reach which output samples, through which tap, and why there are so many.
+
+        Parameters
+        ----------
+        length : int
+            Input samples along `axis`.
+        axis : int, default 0
+            Which spatial axis; along each, the others are alike.
+
+        Returns
+        -------
+        gpuconv.report.Explanation
+            To be printed, shown by a notebook or plotted.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no such axis, or the length is no number of at least 1 that the kernel fits.
+
+        Examples
+        --------
+        >>> from gpuconv.layers import Conv1DTranspose
+        >>> Conv1DTranspose(1, 3, 2).explain(10).terms(2)  # y[2] = x[1]·w[0] + x[0]·w[2]
+        ((1, 0), (0, 2))
+        """
+        from gpuconv.explanation import Explanation  # a layer that only computes needs none
+
+        if integer("axis", axis, 0) >= self.ndim:
+            raise ValueError(f"Expected axis to be less than {self.ndim}. Received axis={axis}.")
+        lengths: list[int | None] = [None] * self.ndim
+        lengths[axis] = integer("length", length, 1)
+        axes = transpose_axes if self.transposed else conv_axes
+        geometry = cast(AxisGeometry, axes(lengths, self.kernel_size, **self._sizes)[axis])
+        extras = self._sizes.get("output_padding")
+        return Explanation(
+            geometry,
+            self.transposed,
+            f"{self.name} ({type(self).__name__})",
+            self.padding if isinstance(self.padding, str) else "crops",
+            None if extras is None else extras[axis],
+        )
+
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this layer again, as Keras 3 writes them."""
         config = {
@@ -209,15 +263,6 @@ class BaseConv(Layer):
         if self.groups > 1 or not self.transposed:
             config["groups"] = self.groups
         return config
-
-    def __repr__(self) -> str:
-        settings = [f"filters={self.filters}", f"kernel_size={self.kernel_size}"]
-        settings += [f"{name}={value!r}" for name, value in self._sizes.items()]
-        settings += [
-            f"activation={getattr(self.activation, '__name__', self.activation)}",
-            f"name={self.name!r}",
-        ]
-        return f"{type(self).__name__}({', '.join(settings)})"
 
 
 def shape_after(activation: Callable[[Array], Array], shape: Shape) -> Shape:

@@ -15,6 +15,7 @@ __all__ = ["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"]
 
 class _ConvTranspose(BaseConv):
     transposed = True
+    _shown = ("filters", "kernel_size", "strides", "padding", "dilation_rate", "output_padding", "activation")
 
     def __init__(
         self,

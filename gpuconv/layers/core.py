@@ -51,6 +51,8 @@ class Input(Layer):
     (None, 21, 32)
     """
 
+    _shown = ("batch_input_shape",)
+
     def __init__(
         self,
         shape: Sequence[int | None] | None = None,
@@ -121,6 +123,8 @@ class Activation(Layer):
     array([0., 0., 0., 2.], dtype=float32)
     """
 
+    _shown = ("activation",)
+
     def __init__(self, activation: Any, **options: Any) -> None:
         super().__init__(**options)
         self.activation = activations.get(activation)
@@ -175,6 +179,8 @@ class Dropout(Layer):
     >>> layer(np.ones(4))
     array([1., 1., 1., 1.], dtype=float32)
     """
+
+    _shown = ("rate", "noise_shape")
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -15,7 +14,7 @@ from gpuconv.layers.conv_transpose import Conv1DTranspose, Conv2DTranspose, Conv
 from gpuconv.layers.core import Activation, Dropout, Input
 from gpuconv.layers.parameter import Parameter
 from gpuconv.layers.training import Trainable
-from gpuconv.namespace import array_namespace, dtype_name
+from gpuconv.namespace import array_namespace
 
 __all__ = ["Sequential"]
 
@@ -55,14 +54,15 @@ class Sequential(Trainable):
     ... )
     >>> model.summary()
     autoencoder (Sequential), input (None, 288, 1)
-    -----------------------------------------------------
-    layer    type             output shape     parameters
-    -----------------------------------------------------
-    signal   Input            (None, 288, 1)            0
-    encoder  Conv1D           (None, 144, 32)         256
-    decoder  Conv1DTranspose  (None, 288, 1)          225
-    -----------------------------------------------------
+    ------------------------------------------------------------------------------
+    layer    type             output shape     parameters  multiply-adds    memory
+    ------------------------------------------------------------------------------
+    signal   Input            (None, 288, 1)            0              0   1.1 KiB
+    encoder  Conv1D           (None, 144, 32)         256         32,256  18.0 KiB
+    decoder  Conv1DTranspose  (None, 288, 1)          225         32,256   1.1 KiB
+    ------------------------------------------------------------------------------
     481 parameters (1.9 KiB), 481 trainable, 0 frozen
+    for one sample 64,512 multiply-adds, 20.2 KiB of outputs
     """
 
     def __init__(
@@ -225,38 +225,21 @@ class Sequential(Trainable):
         return [value for layer in self._layers for value in layer._penalties()]
 
     def summary(self, print_fn: Callable[[str], object] = print) -> None:
-        """Print a table of the layers: name, type, output shape, number of parameters.
+        """Print a table of the layers: name, type, output shape, parameters, work and memory.
+
+        Work is counted in multiply-adds per sample: every tap of every position, as in `gpuconv.plan`, those
+        that meet padding or are cropped too; what has no parameters counts as nothing. Memory is that of the
+        layer's output, for one sample. What is not known is a question mark.
 
         Parameters
         ----------
         print_fn : callable, default print
             Is given each line.
         """
-        rows = [("layer", "type", "output shape", "parameters")]
-        shape: Any = self.input_shape if self.built else None
-        for layer in self._layers:
-            shape = None if shape is None else layer.compute_output_shape(shape)
-            count = f"{layer.count_params():,}" if layer.built else "not built"
-            rows.append((layer.name, type(layer).__name__, "?" if shape is None else str(shape), count))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-        print_fn(f"{self.name} (Sequential), input {self.input_shape if self.built else 'not known yet'}")
-        print_fn(rule)
-        for number, row in enumerate(rows):
-            cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-            print_fn("  ".join([*cells, row[-1].rjust(widths[-1])]))
-            if number == 0:
-                print_fn(rule)
-        print_fn(rule)
-        if self.built:
-            free, frozen = (
-                sum(math.prod(value.shape) for value in values)
-                for values in (self.trainable_weights, self.non_trainable_weights)
-            )
-            size = sum(math.prod(p.value.shape) * _bytes_of(p.value) for p in self._all_parameters())
-            print_fn(
-                f"{free + frozen:,} parameters ({_readable(size)}), {free:,} trainable, {frozen:,} frozen"
-            )
+        from gpuconv.layers._summary import summary_lines  # a model that only computes needs none
+
+        for line in summary_lines(self, self.layers):
+            print_fn(line)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this model again, as Keras 3 writes them."""
@@ -318,6 +301,11 @@ class Sequential(Trainable):
     def __repr__(self) -> str:
         return f"Sequential({[layer.name for layer in self._layers]}, name={self.name!r})"
 
+    def _repr_html_(self) -> str:
+        from gpuconv.layers._summary import summary_html  # only a notebook needs it
+
+        return summary_html(self, self.layers)
+
 
 def _leaves(layer: Layer) -> list[Layer]:
     """`layer`, or the layers that it is made of."""
@@ -339,16 +327,3 @@ def _serialized(layer: Layer) -> dict[str, Any]:
         "config": layer.get_config(),
         "registered_name": None,
     }
-
-
-def _bytes_of(array: Array) -> int:
-    """Bytes of one element; the dtype's name ends in its bits in every library."""
-    return int("".join(filter(str.isdigit, dtype_name(array.dtype)))) // 8
-
-
-def _readable(size: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

@@ -253,6 +253,16 @@ class Plan:
         """Do now what the first call would do: compile kernels. Nothing is computed."""
         self._prepared.warmup()
 
+    def _repr_html_(self) -> str:
+        from gpuconv._display import block, preformatted, table  # only a notebook needs it
+
+        title, *facts = self.explain().splitlines()
+        ways = [line.strip().partition(": ")[::2] for line in facts if line.startswith("  ")]
+        parts = [preformatted(line for line in facts if not line.startswith("  "))]
+        if ways:
+            parts.append(table(ways, header=("algorithm", "what it would do, or why it cannot")))
+        return block(title, *parts)
+
     def __repr__(self) -> str:
         shapes = f"{self._x_shape} -> {self.output_shape}"
         return f"<Plan of {self._op}: {shapes}, {self.job.dtype}, {self.algorithm}>"
