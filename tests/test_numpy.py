@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 import gpuconv
 from gpuconv.backends import numpy_
 from gpuconv.backends.cpu import call as cpu_call
-from gpuconv.backends.cpu import gather, overlap_add, planner, threads, toeplitz
+from gpuconv.backends.cpu import gather, kernel_gradient, overlap_add, planner, threads, toeplitz
 from gpuconv.namespace import HALF_DTYPES
 from gpuconv.ops.shapes import geometry_of
 from tests.bounds import assert_within_bound, noting
-from tests.reference import expected
+from tests.reference import expected, expected_gradient
 from tests.strategies import cases
 
 NAMES = [algorithm.name for algorithm in planner.ALGORITHMS]
@@ -81,6 +81,17 @@ def test_each_way_equals_the_loops(algorithm, data, rows, channels_first, apart)
             assert plan(np.repeat(x, 2, axis=-1)[..., ::2], out=out) is out
             np.testing.assert_array_equal(out, wanted)
             assert np.isnan(gaps[..., 1::2]).all()
+
+
+@given(case=cases(), parts=st.integers(2, 8))
+def test_a_kernel_gradient_in_parts_equals_the_loops(case, parts):
+    """Each group, or some, on a thread."""
+    assume(expected(case) is not None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel_gradient, "_PART", 1)
+        patch.setattr(kernel_gradient, "_MOST_PARTS", parts)
+        y, pullback = gpuconv.vjp(case.op, case.x, case.kernel, **case.settings, groups=case.groups)
+        np.testing.assert_array_equal(pullback(y)[1], expected_gradient(case, y))
 
 
 @pytest.mark.parametrize("algorithm", NAMES)
