@@ -14,8 +14,9 @@ from numpy.lib.stride_tricks import as_strided
 
 from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, blocks, padded, split_channels
+from gpuconv.geometry import AxisGeometry
 
-__all__ = ["OVERLAP_ADD", "as_transposed", "refuses"]
+__all__ = ["OVERLAP_ADD", "as_transposed"]
 
 
 #: Taps times width: products of so few are made row by row.
@@ -33,7 +34,7 @@ def _pack(call: Call, kernel: np.ndarray) -> np.ndarray:
 
 
 def _run(call: Call, weights: np.ndarray, arrays: Arrays, parts: int) -> None:
-    stride, crop, taps = as_transposed(call)
+    stride, crop, taps = as_transposed(call.axis, call.transposed)
     groups = call.geometry.groups
     x, out = (split_channels(array, call.channels_last, groups) for array in (arrays.x, arrays.out))
     bias = None if arrays.bias is None else arrays.bias.reshape(groups, -1, 1)
@@ -48,10 +49,9 @@ def _run(call: Call, weights: np.ndarray, arrays: Arrays, parts: int) -> None:
     threads.run(tasks, apart=parts > 1)
 
 
-def as_transposed(call: Call) -> tuple[int, int, int]:
+def as_transposed(axis: AxisGeometry, transposed: bool) -> tuple[int, int, int]:
     """Stride, left crop and taps. A forward convolution of stride 1 is a transposed one, taps reversed."""
-    axis = call.axis
-    crop = axis.crop_left if call.transposed else axis.kernel - 1 - axis.crop_left
+    crop = axis.crop_left if transposed else axis.kernel - 1 - axis.crop_left
     return axis.stride, crop, axis.kernel
 
 
@@ -141,7 +141,7 @@ def _product(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _cost(call: Call) -> Cost:
-    stride, _, taps = as_transposed(call)
+    stride, _, taps = as_transposed(call.axis, call.transposed)
     rows = call.samples * call.reads[0]
     columns = rows * call.geometry.groups * taps * call.width
     made = call.samples * call.makes[0] * call.geometry.groups * call.width
@@ -154,13 +154,12 @@ def _cost(call: Call) -> Cost:
     return Cost(computed * call.depth, computed, copied, calls, packed)
 
 
-def refuses(call: Call) -> str:
-    """What keeps a call from being overlapped and added."""
+def _refuses(call: Call) -> str:
     if not call.has_one_axis:
         return "for one axis without dilation"
     if not call.transposed and call.axis.stride > 1:
         return "for a stride of 1, where it is not transposed"
-    if as_transposed(call)[1] < 0:
+    if as_transposed(call.axis, call.transposed)[1] < 0:
         return "for paddings that are shorter than the kernel"
     return ""
 
@@ -168,7 +167,7 @@ def refuses(call: Call) -> str:
 OVERLAP_ADD = Algorithm(
     "overlap-add GEMM",
     "one product makes all taps of all rows, shifted sums the result",
-    refuses,
+    _refuses,
     _cost,
     _pack,
     _run,
