@@ -12,16 +12,16 @@ from _text import NONE, ratio, table, write
 
 # Why a row takes longer than its floor, where a peer is faster.
 NOTES = {
-    "seed-keras": "Python and some ten calls of NumPy cost more than the product",
+    "seed-keras": "half of it is the product, half Python and some ten calls of NumPy",
     "seed-matlab": "products of 9 terms; what they make is copied once more",
     "anomaly-1": "short samples: products of 32 columns, zeros and copies between them",
     "anomaly-2": "short samples: products of 64 columns, zeros and copies between them",
-    "anomaly-3": "products of 7 columns, turned and then added by NumPy in 7 passes",
+    "anomaly-3": "products of 7 columns, of which BLAS computes 16, added by NumPy in 7 passes",
     "hifigan-1": "products of 256 rows, for which BLAS packs 8 MiB of weights",
     "convtasnet": "products of 16 columns",
     "bigvgan-aa": "2.2 times the multiply-adds, as blocks; channels_last is turned twice",
-    "phasenet-2": "short samples: products of 64 columns, zeros and copies between them",
-    "longfilter": "1.3 times the multiply-adds, as blocks",
+    "phasenet-2": "short samples: NumPy adds and copies what a product of 44 terms makes",
+    "longfilter": "1.1 times the multiply-adds, as blocks; channels_first gathers windows and turns results",
 }
 _RATIOS = {"plan": "best peer / plan", "op": "best peer / op"}
 

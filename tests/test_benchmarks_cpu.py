@@ -13,9 +13,9 @@ if not FOLDER.is_dir():
     pytest.skip("no benchmarks here: they are in the repository only", allow_module_level=True)
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(FOLDER)
-    cpu, scaling, signals, contestants, machine, tables, rows = map(
+    cpu, plot, scaling, signals, contestants, machine, tables, rows = map(
         importlib.import_module,
-        ("cpu", "scaling", "signals", "_cpu_contestants", "_cpu_machine", "_cpu_tables", "_rows"),
+        ("cpu", "plot", "scaling", "signals", "_cpu_contestants", "_cpu_machine", "_cpu_tables", "_rows"),
     )
 
 CEILINGS = {"gemm_flops": 1e11, "copy_bytes": {"memory": 1e10, "cache": 5e10}}
@@ -320,10 +320,22 @@ def test_the_figure_is_drawn(tmp_path):
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_scaling_says_what_it_needs(monkeypatch, capsys):
+@pytest.mark.parametrize("script", [plot, scaling], ids=["plot", "scaling"])
+def test_pictures_say_what_they_need(script, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert scaling.main([]) == 1
+    assert script.main([]) == 1
     assert 'pip install "gpuconv[plot]"' in capsys.readouterr().err
+
+
+def test_the_results_are_drawn(tmp_path, capsys):
+    """Those that are committed."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install gpuconv[plot]")
+    for name in ("cpu.json", "avx512/cpu.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((FOLDER / "results" / name).read_bytes())
+    assert plot.main([f"--results={tmp_path}"]) == 0
+    assert (tmp_path / "cpu.png").read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path / "cpu.png") in capsys.readouterr().out
 
 
 @pytest.fixture
