@@ -30,7 +30,7 @@ numpydoc_show_class_members = False
 # Some file systems take Plan.rst and plan.rst for one file.
 autosummary_filename_map = {
     f"gpuconv.{name}": f"gpuconv.{name}-class"
-    for name in ("Plan", *(f"dialects.pytorch.Conv{ndim}d" for ndim in (1, 2, 3)))
+    for name in ("Plan", "report.Checkerboard", *(f"dialects.pytorch.Conv{ndim}d" for ndim in (1, 2, 3)))
 }
 
 # Headings can be linked to, as on code hosts.

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from fractions import Fraction
 
+from gpuconv import activations
 from gpuconv._display import block, ends, table
+from gpuconv.config import image_data_format
 from gpuconv.explanation import index
+from gpuconv.geometry import integer
 from gpuconv.layers import Activation, Dropout, Input, Layer, Sequential
 from gpuconv.layers.base_conv import BaseConv
+from gpuconv.layers.sequential import leaves
 
 __all__ = ["ENDLESS", "ReceptiveField", "receptive_field"]
 
+_ALONG_AN_AXIS = (activations.softmax, activations.log_softmax, activations.sparsemax, activations.glu)
 #: Samples; geometries are integers, so this costs nothing.
 ENDLESS = 2**40
 
@@ -56,6 +62,7 @@ class ReceptiveField:
 
     def seen(self, n: int) -> tuple[int, ...]:
         """The input samples that output sample `n` sees, some of which may be outside of the input."""
+        n = integer("n", n, -sys.maxsize)
         period, phase = divmod(n, len(self.inputs))
         shift = int(period * len(self.inputs) * self.jump)
         return tuple(i + shift for i in self.inputs[phase])
@@ -104,7 +111,7 @@ def receptive_field(model: Layer, length: int | None = None, axis: int = 0) -> R
         Convolutions, activations, dropout, or a Sequential of these.
     length : int, optional
         Input samples along `axis`. Needed for a forward convolution with strides and "same" padding, which
-        pads by it, in a model that does not know its input's length.
+        pads by it, but for a Sequential that knows its input's length.
     axis : int, default 0
         Which spatial axis.
 
@@ -117,7 +124,8 @@ def receptive_field(model: Layer, length: int | None = None, axis: int = 0) -> R
     TypeError
         For a layer of one's own, which may depend on anything.
     ValueError
-        If there is no such axis, or `length` is needed or too short.
+        If there is no such axis, or `length` is needed or too short, or for an activation that makes a sample
+        from others: softmax and the like where channels are first, or a callable of one's own.
 
     Examples
     --------
@@ -127,6 +135,7 @@ def receptive_field(model: Layer, length: int | None = None, axis: int = 0) -> R
     >>> field.size, field.jump, field.offset, field.seen(10)[0]
     (9, Fraction(2, 1), 0, 20)
     """
+    axis = integer("axis", axis, 0)
     convolutions = _convolutions(model)
     if length is None and isinstance(model, Sequential) and model.built and convolutions:
         lengths = (
@@ -158,13 +167,27 @@ def receptive_field(model: Layer, length: int | None = None, axis: int = 0) -> R
     return ReceptiveField(f"{model.name} ({type(model).__name__})", tuple(inputs), jump)
 
 
-def _convolutions(layer: Layer) -> list[BaseConv]:
-    if isinstance(layer, Sequential):
-        return [found for inner in layer.layers for found in _convolutions(inner)]
-    if isinstance(layer, BaseConv):
-        return [layer]
-    if isinstance(layer, Activation | Dropout | Input):
-        return []
-    raise TypeError(
-        f"Expected convolutions, Activation, Dropout, Input or a Sequential of these. Received {layer!r}."
-    )
+def _convolutions(model: Layer) -> list[BaseConv]:
+    """The convolutions of a model, whose other layers make each sample from that sample alone."""
+    found: list[BaseConv] = []
+    for layer in leaves(model):
+        if isinstance(layer, BaseConv):
+            found.append(layer)
+        elif not isinstance(layer, Activation | Dropout | Input):
+            raise TypeError(
+                "Expected convolutions, Activation, Dropout, Input or a Sequential of these. "
+                f"Received {layer!r}."
+            )
+        if isinstance(layer, BaseConv | Activation):
+            _check_activation(layer, found[-1].data_format if found else image_data_format())
+    return found
+
+
+def _check_activation(layer: BaseConv | Activation, data_format: str) -> None:
+    """Softmax and the like go along the last axis: over the channels of a sample, or over all samples."""
+    over_channels = layer.activation in _ALONG_AN_AXIS and data_format == "channels_last"
+    if not over_channels and not activations.is_elementwise(layer.activation):
+        raise ValueError(
+            f"Expected activations that make a sample from that sample. Received {layer!r}, whose activation "
+            f"may read others ({data_format}). Leave it out, or put channels last."
+        )

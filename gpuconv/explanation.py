@@ -6,12 +6,13 @@ It needs the geometry of an axis and no array, so layers and plans both can have
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from gpuconv._display import Piece, block, coloured, ends, folded, preformatted, subplots
-from gpuconv.geometry import AxisGeometry
+from gpuconv.geometry import AxisGeometry, integer
 
 __all__ = ["Explanation", "index"]
 
@@ -154,6 +155,7 @@ class Explanation:
         ValueError
             If there is no such sample.
         """
+        n = integer("n", n, -sys.maxsize)
         before, after = self.cropped
         if not -len(before) <= n < self.out_length + len(after):
             last = self.out_length + len(after) - 1

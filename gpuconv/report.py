@@ -218,7 +218,7 @@ def checkerboard(layer: Layer, fs: float = 1.0, axis: int = 0) -> Checkerboard:
     # What rounding alone may leave of a sum that is 0: (terms + s) * eps / 2 of the sum of the magnitudes.
     spectrum[spectrum <= (terms * k + s) * np.finfo(float).eps * np.abs(weights).sum(axis=0)] = 0
     with np.errstate(divide="ignore", invalid="ignore"):  # of 0
-        levels = np.where(spectrum[1:] > 0, 20 * np.log10(spectrum[1:] / spectrum[0]), -np.inf)
+        levels = np.where(spectrum[1:] == 0, -np.inf, 20 * np.log10(spectrum[1:] / spectrum[0]))
     return Checkerboard(
         f"{layer.name} ({type(layer).__name__})",
         k,
@@ -250,10 +250,12 @@ def _constant_response(layer: BaseConv, axis: int) -> tuple[np.ndarray, int]:
 
 
 def _spread(values: np.ndarray) -> list[float]:
-    # The median is one of the values, the upper of two: between -inf and inf there is no mean.
-    return (
-        [values[0]] if len(values) == 1 else [values.min(), np.sort(values)[len(values) // 2], values.max()]
-    )
+    """Least, median and largest, or the only one."""
+    if len(values) == 1:
+        return [values[0]]
+    # Between infinities there is no mean: of two in the middle the upper one then.
+    middle = np.median(values) if np.isfinite(values).all() else np.sort(values)[len(values) // 2]
+    return [values.min(), middle, values.max()]
 
 
 def _decibels(level: float) -> str:

@@ -541,3 +541,20 @@ def test_summary_before_and_after_building(capsys):
         "------------------------------------------------------------------",
         "12,004 parameters (46.9 KiB), 0 trainable, 12,004 frozen",
     ]
+
+
+def test_a_build_of_ones_own_need_not_end_with_that_of_layer():
+    """As in Keras 3; weights that were handed over count all the same."""
+
+    class Scale(layers.Layer):
+        def build(self, input_shape):
+            self.add_weight("scale", input_shape[-1:], "ones")
+
+        def call(self, inputs):
+            return inputs * self.weight("scale", inputs)
+
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(Scale()(x), x)
+    scale = Scale(weights=[np.array([1.0, 2.0, 3.0])])
+    np.testing.assert_array_equal(layers.Sequential([scale])(x), x * [1, 2, 3])
+    assert scale.built

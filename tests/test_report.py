@@ -571,6 +571,24 @@ def test_receptive_field_refuses():
         report.receptive_field(Conv1D(1, 5), 3)
     with pytest.raises(ValueError, match="axis to be less than 1"):
         report.receptive_field(Sequential([Input((7, 1)), Conv1D(1, 3)]), axis=1)
+    with pytest.raises(ValueError, match=r"Received n=0\.5"):
+        report.receptive_field(Conv1D(1, 5)).seen(0.5)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "log_softmax", "sparsemax", "glu"])
+def test_receptive_field_knows_which_activations_go_along_time(activation):
+    first, last = (Conv1D(4, 3, data_format=f"channels_{where}", name="down") for where in ("first", "last"))
+    assert report.receptive_field(Sequential([last, Activation(activation)])).size == 3
+    for model in (
+        Sequential([first, Activation(activation)]),
+        Conv1D(4, 3, data_format="channels_first", activation=activation),
+    ):
+        with pytest.raises(
+            ValueError, match=r"a sample from that sample.*may read others \(channels_first\)"
+        ):
+            report.receptive_field(model)
+    with pytest.raises(ValueError, match="a sample from that sample"):
+        report.receptive_field(Conv1D(4, 3, activation=lambda x: x[:, ::-1]))
 
 
 # --- summaries ---

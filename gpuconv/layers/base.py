@@ -183,6 +183,8 @@ class Layer:
         """Build, or leave no parameter behind."""
         try:
             self.build(shape)
+            if not self.built:  # a build of one's own that did not end so
+                Layer.build(self, shape)
         finally:
             if not self.built:
                 self._parameters.clear()
@@ -211,7 +213,7 @@ class Layer:
         )
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        """Make the parameters for inputs of this shape; a layer of your own calls this at the end."""
+        """Make the parameters for inputs of this shape; a layer of your own may end with this."""
         del input_shape  # only layers with parameters look at it
         if self._initial_weights is not None:
             try:

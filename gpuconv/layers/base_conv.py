@@ -226,7 +226,8 @@ class BaseConv(Layer):
         """
         from gpuconv.explanation import Explanation  # a layer that only computes needs none
 
-        if integer("axis", axis, 0) >= self.ndim:
+        axis = integer("axis", axis, 0)
+        if axis >= self.ndim:
             raise ValueError(f"Expected axis to be less than {self.ndim}. Received axis={axis}.")
         lengths: list[int | None] = [None] * self.ndim
         lengths[axis] = integer("length", length, 1)

@@ -107,7 +107,7 @@ class Sequential(Trainable):
             raise ValueError(f"Expected another layer than the model itself. Received {layer!r}.")
         if layer.name in [known.name for known in self._layers]:
             raise ValueError(f"Expected layers of different names. Received another {layer.name!r}.")
-        if not set(map(id, _leaves(layer))).isdisjoint(map(id, _leaves(self))):
+        if not set(map(id, leaves(layer))).isdisjoint(map(id, leaves(self))):
             raise ValueError(f"Expected a layer that is not in the model yet. Received {layer!r} again.")
         if isinstance(layer, Input) and self._layers:
             raise ValueError(f"Expected an Input to come first. Received {layer!r} as a later layer.")
@@ -307,11 +307,11 @@ class Sequential(Trainable):
         return summary_html(self, self.layers)
 
 
-def _leaves(layer: Layer) -> list[Layer]:
+def leaves(layer: Layer) -> list[Layer]:
     """`layer`, or the layers that it is made of."""
     if not isinstance(layer, Sequential):
         return [layer]
-    return [leaf for inner in layer.layers for leaf in _leaves(inner)]
+    return [leaf for inner in layer.layers for leaf in leaves(inner)]
 
 
 def _known_layers() -> dict[str, type[Layer]]:

@@ -77,7 +77,7 @@ def plan(
     >>> kernel = np.ones((3, 32, 128), np.float32)
     >>> plan = gpuconv.plan(gpuconv.conv1d_transpose, (4, 10, 128), kernel, strides=2)
     >>> plan.output_shape, plan.algorithm
-    ((4, 21, 32), 'overlap-add GEMM')
+    ((4, 21, 32), 'row overlap-add GEMM')
     >>> plan(np.ones((4, 10, 128), np.float32)).shape
     (4, 21, 32)
     """
