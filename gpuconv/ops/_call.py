@@ -94,9 +94,10 @@ def _check_once(ndim: int, shapes: _Sizes, dtypes: tuple[Any, ...], **options: A
 
 
 def _check_shapes(xp: Namespace, ndim: int, shapes: _Sizes, dtypes: tuple[Any, ...], **options: Any) -> Job:
-    x_shape, kernel_shape, *bias_shape = shapes
-    names = dict(zip(("x", "kernel", "bias"), dtypes, strict=False))
-    return check(xp, ndim, x_shape, kernel_shape, (*bias_shape, None)[0], names, **options)
+    """Check what x, kernel and, where there is one, bias come to."""
+    bias_shape = shapes[2] if len(shapes) > 2 else None
+    named = dict(zip(("x", "kernel", "bias")[: len(dtypes)], dtypes, strict=True))
+    return check(xp, ndim, shapes[0], shapes[1], bias_shape, named, **options)
 
 
 def check(

@@ -210,7 +210,8 @@ def _taps_cost(call: Call) -> Cost:
     share = max(1, -(-64 // call.geometry.groups))
     # They do not lie beside each other where channels are first.
     share *= 1 if call.channels_last else 4
-    return Cost(0, 0, (multiply_adds * share) // 2 + made, 12, call.weights)
+    phases = math.prod(axis.stride for axis in call.geometry.axes) if call.transposed else 1
+    return Cost(0, 0, (multiply_adds * share) // 2 + made, 12 + phases * call.width, call.weights)
 
 
 GATHER = Algorithm(

@@ -16,7 +16,7 @@ from gpuconv.phases import conv_phases
 __all__ = ["kernel_gradient"]
 
 #: Multiply-adds that are worth a thread's while.
-_PART = 20_000_000
+_PART_ADDS = 20_000_000
 #: Groups are cut in at most so many parts.
 _MOST_PARTS = 8
 
@@ -28,7 +28,8 @@ def kernel_gradient(call: Call, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     the convolution is transposed, times the rows of the other. Groups are summed side by side; the products
     of one group are large, and BLAS threads them.
     """
-    x, dy = (array.astype(call.dtype, copy=False) for array in (np.conj(x), dy))
+    x = np.conj(x) if call.dtype.kind == "c" else x
+    x, dy = (array.astype(call.dtype, copy=False) for array in (x, dy))
     long, short = (
         channels_apart(a, call.channels_last, call.geometry.groups)
         for a in ((dy, x) if call.transposed else (x, dy))
@@ -40,7 +41,7 @@ def kernel_gradient(call: Call, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     ndim = len(combination)
     taps, (groups, width) = windows.shape[ndim + 1 : -2], windows.shape[-2:]
     total = np.zeros((*taps, groups, width, short.shape[-1]), call.dtype)
-    parts = min(_MOST_PARTS, groups, 1 + short.size * math.prod(taps) * width // _PART)
+    parts = min(_MOST_PARTS, groups, 1 + short.size * math.prod(taps) * width // _PART_ADDS)
     if parts == 1:
         _add(windows, short, total)
     else:

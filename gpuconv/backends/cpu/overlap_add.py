@@ -16,7 +16,7 @@ from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, blocks, padded, split_channels
 from gpuconv.geometry import AxisGeometry
 
-__all__ = ["OVERLAP_ADD", "as_transposed"]
+__all__ = ["OVERLAP_ADD", "as_transposed", "refuses"]
 
 
 #: Taps times width: products of so few are made row by row.
@@ -148,20 +148,23 @@ def _cost(call: Call) -> Cost:
     parts = call.samples if call.samples > 1 and call.reads[0] < 256 else 1
     # The kernel of one group is read as it is.
     packed = 0 if call.transposed and call.geometry.groups == 1 else call.weights
-    calls = 6 + 2 * stride + parts // 2
+    calls = 6 + 2 * stride + -(-taps // stride) + parts // 2
     computed = columns * padded(taps * call.width) // (taps * call.width)
     copied = columns + made * 2 + rows * call.depth * call.geometry.groups
     return Cost(computed * call.depth, computed, copied, calls, packed)
 
 
-def _refuses(call: Call) -> str:
-    if not call.has_one_axis:
-        return "for one axis without dilation"
-    if not call.transposed and call.axis.stride > 1:
+def refuses(axis: AxisGeometry, transposed: bool) -> str:
+    """What keeps a convolution along an axis from being a transposed one, empty where nothing does."""
+    if not transposed and axis.stride > 1:
         return "for a stride of 1, where it is not transposed"
-    if as_transposed(call.axis, call.transposed)[1] < 0:
+    if as_transposed(axis, transposed)[1] < 0:
         return "for paddings that are shorter than the kernel"
     return ""
+
+
+def _refuses(call: Call) -> str:
+    return refuses(call.axis, call.transposed) if call.has_one_axis else "for one axis without dilation"
 
 
 OVERLAP_ADD = Algorithm(

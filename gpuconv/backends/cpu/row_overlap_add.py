@@ -16,33 +16,63 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from gpuconv.backends.cpu import threads
-from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, blocks, padded
-from gpuconv.backends.cpu.overlap_add import as_transposed
+from gpuconv.backends.cpu.call import (
+    MOST_ELEMENTS,
+    Algorithm,
+    Arrays,
+    Call,
+    Cost,
+    blocks,
+    padded,
+    rows_beside_halo,
+)
+from gpuconv.backends.cpu.overlap_add import as_transposed, refuses
 
 __all__ = ["ROW_OVERLAP_ADD"]
 
-#: NumPy adds stretches shorter than this, in elements, ...
-_SHORTEST = 16
-#: ... so many times as slowly.
-_SHORT = 4
+#: An axis more to go along costs NumPy as much as so many elements, for each stretch of memory.
+_STRETCH = 32
+#: Elements that lie apart cost so many times as much.
+_APART = 5
 #: Channels that are first are read and written so many times as slowly.
 _TURNING = 3
+#: Elements of the products and sums of a row and its halo: 4 megabytes of float32.
+_MOST = 1 << 20
 
 _Index: TypeAlias = tuple[slice, ...]
 _ALL = slice(None)
 
 
-class _Rows(NamedTuple):
-    """Rows of the result along an axis, of `stride` samples each, counted from the first before the crop.
+class _Axis(NamedTuple):
+    """An axis, as that of a transposed convolution."""
 
-    Sums are indexed by row and phase, products by input sample and tap.
-    """
+    length: int
+    """Input samples."""
+    makes: int
+    """Output samples."""
+    stride: int
+    crop: int
+    taps: int
+
+    @property
+    def overlap(self) -> int:
+        """How many rows before its own a row of the result is made of."""
+        return -(-self.taps // self.stride) - 1
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """The first row of the result that no crop takes, and the end of the last: `stride` samples each."""
+        return self.crop // self.stride, (self.crop + self.makes - 1) // self.stride + 1
+
+
+class _Rows(NamedTuple):
+    """Some rows of the result. Sums are indexed by row and phase, products by input sample and tap."""
 
     read: slice
     """Input samples that they are made of."""
-    rows: int
-    stride: int
-    taps: int
+    products: tuple[int, int]
+    """Shape."""
+    sums: tuple[int, int]
     turns: tuple[tuple[_Index, _Index], ...]
     """For each stride of taps, the sums and the products that are added to them."""
     zeros: tuple[_Index, ...]
@@ -54,88 +84,103 @@ class _Rows(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """The same along all axes, samples before them."""
+    """The same along all axes, for some samples, which the shapes leave out."""
 
     read: _Index
     products: tuple[int, ...]
-    """Shape: samples, input samples of each axis, taps of each axis."""
+    """Shape: input samples of each axis, taps of each axis."""
     sums: tuple[int, ...]
-    """Shape: samples, rows and phases of each axis in turn."""
+    """Shape: rows and phases of each axis in turn."""
     turns: tuple[tuple[_Index, _Index], ...]
     zeros: tuple[_Index, ...]
     place: _Index
     made: tuple[int, ...]
-    """Shape of the sums: samples, rows of each axis times phases."""
+    """Shape of the sums: rows of each axis times phases."""
     kept: _Index
 
 
-def _rows(length: int, made: int, axis: tuple[int, int, int], start: int, stop: int) -> _Rows:
-    """Rows `start` to `stop` of an axis of `length` input and `made` output samples."""
-    stride, crop, taps = axis
-    overlap, number = -(-taps // stride) - 1, stop - start
-    begin = max(0, start - overlap)
-    read = max(0, min(length, stop) - begin)
-    turns = []
-    for turn in range(overlap + 1):
+def _axes(call: Call) -> list[_Axis]:
+    pairs = zip(call.geometry.axes, call.reads, call.makes, strict=True)
+    return [_Axis(length, makes, *as_transposed(axis, call.transposed)) for axis, length, makes in pairs]
+
+
+def _rows(axis: _Axis, start: int, stop: int) -> _Rows:
+    """Rows `start` to `stop`, counted from the first before the crop."""
+    stride, number = axis.stride, stop - start
+    begin = max(0, start - axis.overlap)
+    read = max(0, min(axis.length, stop) - begin)
+    turns: list[tuple[_Index, _Index]] = []
+    for turn in range(axis.overlap + 1):
         # Input sample i is in row i + turn of the result.
         lag = begin + turn - start
         first, last = (min(max(row, 0), number) for row in (lag, lag + read))
-        some = slice(turn * stride, min((turn + 1) * stride, taps))
-        source = slice(first - lag, last - lag) if first < last else slice(0, 0)
-        turns.append(((slice(first, last), slice(some.stop - some.start)), (source, some)))
+        some = slice(turn * stride, min((turn + 1) * stride, axis.taps))
+        if first < last or not turn:
+            source = slice(first - lag, last - lag) if first < last else slice(0)
+            turns.append(((slice(first, last), slice(some.stop - some.start)), (source, some)))
     reached = turns[0][0][0]
     left_out = (slice(0, reached.start), _ALL), (slice(reached.stop, number), _ALL)
-    zeros = [pair for pair in left_out if pair[0].start < pair[0].stop]
-    if taps < stride:
-        zeros.append((_ALL, slice(taps, stride)))
-    place = slice(max(0, start * stride - crop), min(made, stop * stride - crop))
-    skipped = place.start - (start * stride - crop)
-    kept = slice(skipped, skipped + place.stop - place.start)
-    return _Rows(slice(begin, begin + read), number, stride, taps, tuple(turns), tuple(zeros), place, kept)
+    zeros: list[_Index] = [pair for pair in left_out if pair[0].start < pair[0].stop]
+    if axis.taps < stride:
+        zeros.append((_ALL, slice(axis.taps, stride)))
+    place = slice(max(0, start * stride - axis.crop), min(axis.makes, stop * stride - axis.crop))
+    skipped = place.start - (start * stride - axis.crop)
+    return _Rows(
+        slice(begin, begin + read),
+        (read, axis.taps),
+        (number, stride),
+        tuple(turns),
+        tuple(zeros),
+        place,
+        slice(skipped, skipped + place.stop - place.start),
+    )
 
 
-def _block(samples: slice, axes: list[_Rows]) -> _Block:
+def _block(axes: tuple[_Rows, ...]) -> _Block:
     def joined(pairs: Iterable[_Index]) -> _Index:
         return (_ALL, *itertools.chain.from_iterable(pairs))
 
-    n = samples.stop - samples.start
-    reads = (axis.read.stop - axis.read.start for axis in axes)
-    turns = tuple(
-        (joined(sums for sums, _ in turn), joined(products for _, products in turn))
-        for turn in itertools.product(*(axis.turns for axis in axes))
-    )
-    zeros = tuple(
-        joined([*[(_ALL, _ALL)] * number, pair]) for number, axis in enumerate(axes) for pair in axis.zeros
-    )
+    read, products, sums, turns, zeros, place, kept = zip(*axes, strict=True)
     return _Block(
-        (samples, *(axis.read for axis in axes)),
-        (n, *reads, *(axis.taps for axis in axes)),
-        (n, *itertools.chain.from_iterable((axis.rows, axis.stride) for axis in axes)),
-        turns,
-        zeros,
-        (samples, *(axis.place for axis in axes)),
-        (n, *(axis.rows * axis.stride for axis in axes)),
-        (_ALL, *(axis.kept for axis in axes)),
+        read,
+        (*(shape[0] for shape in products), *(shape[1] for shape in products)),
+        (*itertools.chain.from_iterable(sums),),
+        tuple(
+            (joined(target for target, _ in turn), joined(source for _, source in turn))
+            for turn in itertools.product(*turns)
+        ),
+        tuple(
+            joined([*[(_ALL, _ALL)] * number, pair]) for number, pairs in enumerate(zeros) for pair in pairs
+        ),
+        place,
+        tuple(rows * phases for rows, phases in sums),
+        (_ALL, *kept),
     )
 
 
-@functools.lru_cache(maxsize=256)
-def _blocks(call: Call, parts: int) -> tuple[_Block, ...]:
-    axes = [as_transposed(axis, call.transposed) for axis in call.geometry.axes]
-    bounds = [
-        (crop // stride, (crop + made - 1) // stride + 1)
-        for (stride, crop, _), made in zip(axes, call.makes, strict=True)
-    ]
-    inner = math.prod(stop - start for start, stop in bounds[1:])
-    per_row = inner * call.width * (math.prod(axis[2] for axis in axes) + math.prod(axis[0] for axis in axes))
-    (first, last), (stride, _, taps) = bounds[0], axes[0]
-    sizes = list(zip(call.reads, call.makes, axes, strict=True))
-    others = [_rows(*size, *bound) for size, bound in zip(sizes[1:], bounds[1:], strict=True)]
-    halo = -(-taps // stride) - 1
-    return tuple(
-        _block(samples, [_rows(*sizes[0], first + rows.start, first + rows.stop), *others])
-        for samples, rows in blocks(call.samples, last - first, per_row, parts, inner=inner, halo=halo)
-    )
+def _size(call: Call) -> tuple[int, int]:
+    """Elements of products and sums for a row of the first axis, and rows of the others."""
+    axes = _axes(call)
+    inner = math.prod(stop - start for start, stop in (axis.rows for axis in axes[1:]))
+    taps, strides = math.prod(axis.taps for axis in axes), math.prod(axis.stride for axis in axes)
+    per_row = max(1, inner * call.width * (taps + strides))
+    return per_row, inner
+
+
+@functools.lru_cache(maxsize=64)
+def _blocks(call: Call, parts: int) -> tuple[tuple[slice, _Block], ...]:
+    """Samples, and what is to be done for them: the same for others and their same rows."""
+    axis, *axes = _axes(call)
+    others = [_rows(other, *other.rows) for other in axes]
+    first, last = axis.rows
+    per_row, inner = _size(call)
+
+    @functools.cache
+    def block(start: int, stop: int) -> _Block:
+        return _block((_rows(axis, first + start, first + stop), *others))
+
+    cut = blocks(call.samples, last - first, per_row, parts, inner=inner, halo=axis.overlap)
+    return tuple((samples, block(rows.start, rows.stop)) for samples, rows in cut)
 
 
 def _pack(call: Call, kernel: np.ndarray) -> np.ndarray:
@@ -149,18 +194,19 @@ def _pack(call: Call, kernel: np.ndarray) -> np.ndarray:
 def _run(call: Call, weights: np.ndarray, arrays: Arrays, parts: int) -> None:
     if not call.channels_last:
         arrays = arrays._replace(x=np.moveaxis(arrays.x, 1, -1), out=np.moveaxis(arrays.out, 1, -1))
-    tasks = [functools.partial(_sum, call.width, weights, arrays, block) for block in _blocks(call, parts)]
+    tasks = [functools.partial(_sum, call.width, weights, arrays, *each) for each in _blocks(call, parts)]
     threads.run(tasks, apart=parts > 1)
 
 
-def _sum(width: int, weights: np.ndarray, arrays: Arrays, block: _Block) -> None:
-    rows = arrays.x[block.read].reshape(-1, len(weights)).astype(weights.dtype, copy=False)
-    products = np.matmul(rows, weights).reshape(*block.products, width)
-    ndim = len(block.made) - 1
+def _sum(width: int, weights: np.ndarray, arrays: Arrays, samples: slice, block: _Block) -> None:
+    x = arrays.x[(samples, *block.read)]
+    rows = x.reshape(-1, len(weights)).astype(weights.dtype, copy=False)
+    products = np.matmul(rows, weights).reshape(len(x), *block.products, width)
+    ndim = len(block.made)
     if ndim > 1:
         order = itertools.chain.from_iterable((axis, axis + ndim) for axis in range(1, ndim + 1))
         products = products.transpose(0, *order, -1)
-    sums = np.empty((*block.sums, width), weights.dtype)
+    sums = np.empty((len(x), *block.sums, width), weights.dtype)
     for index in block.zeros:
         sums[index] = 0
     (target, source), *others = block.turns
@@ -168,18 +214,27 @@ def _sum(width: int, weights: np.ndarray, arrays: Arrays, block: _Block) -> None
     for target, source in others:
         whole = sums[target]
         whole += products[source]
-    arrays.deliver(sums.reshape(*block.made, width)[block.kept], arrays.out[block.place], arrays.bias)
+    made = sums.reshape(len(x), *block.made, width)[block.kept]
+    arrays.deliver(made, arrays.out[(samples, *block.place)], arrays.bias)
 
 
 def _cost(call: Call) -> Cost:
-    axes = [as_transposed(axis, call.transposed) for axis in call.geometry.axes]
-    rows, columns = call.samples * math.prod(call.reads), call.width * math.prod(axis[2] for axis in axes)
+    axes = _axes(call)
+    per_row, _ = _size(call)
+    # What two blocks make of the same input.
+    at_once = max(1, MOST_ELEMENTS // per_row, rows_beside_halo(per_row, axes[0].overlap))
+    first, last = axes[0].rows
+    twice = axes[0].overlap / at_once if at_once < last - first else 0
+    rows = int(call.samples * math.prod(call.reads) * (1 + twice))
+    columns = call.width * math.prod(axis.taps for axis in axes)
     made = call.samples * math.prod(call.makes) * call.width
-    added = rows * columns * (_SHORT if 1 < axes[-1][0] * call.width < _SHORTEST else 1)
+    run = min(axes[-1].stride, axes[-1].taps) * call.width
+    copied = rows * columns * (_APART if run == 1 else 1 + len(axes) * _STRETCH // run) + made * 2
     if not call.channels_last:
-        added += _TURNING * (rows * call.depth + made)
+        copied += _TURNING * (rows * call.depth + made)
+    calls = 8 + math.prod(axis.overlap + 1 for axis in axes)
     packed = 0 if call.transposed else call.weights
-    return Cost(rows * call.depth * padded(columns), rows * padded(columns), added + made * 2, 8, packed)
+    return Cost(rows * call.depth * padded(columns), rows * padded(columns), copied, calls, packed)
 
 
 def _refuses(call: Call) -> str:
@@ -187,10 +242,11 @@ def _refuses(call: Call) -> str:
         return "for one group"
     if any(axis.dilation > 1 for axis in call.geometry.axes):
         return "without dilation"
-    if not call.transposed and any(axis.stride > 1 for axis in call.geometry.axes):
-        return "for a stride of 1, where it is not transposed"
-    if any(as_transposed(axis, call.transposed)[1] < 0 for axis in call.geometry.axes):
-        return "for paddings that are shorter than the kernel"
+    for axis in call.geometry.axes:
+        if reason := refuses(axis, call.transposed):
+            return reason
+    if _size(call)[0] * -(-call.axis.kernel // call.axis.stride) > _MOST:
+        return "for rows whose products, and those of their halo, fit a cache"
     return ""
 
 

@@ -29,7 +29,7 @@ __all__ = ["TOEPLITZ"]
 
 #: Strides that a matrix may make at once.
 _BLOCKS = (1, 2, 4, 8, 16, 32, 64)
-#: Elements of a block's result: a megabyte of float32.
+#: Elements that a block reads and makes: a megabyte of float32.
 _MOST = 1 << 18
 
 #: Beginning a stretch costs NumPy as much as so many of its elements.
@@ -47,7 +47,7 @@ def _cost_of(call: Call, block: int) -> Cost:
         return window.cost(call, block)
     adds = stored = copied = calls = packed = 0
     groups = call.geometry.groups
-    # Of gathered windows one product makes all filters, of others each.
+    # Of gathered windows one product makes all filters, of windows as they lie each filter has its own.
     together = call.width if call.depth > 1 else 1
     for band in bands_of(call.axis, call.transposed, block):
         products = call.samples * groups * call.width // together
@@ -94,8 +94,9 @@ def _run(call: Call, packed: _Packed, arrays: Arrays, parts: int) -> None:
     for band, matrix, taps in packed:
         # Where channels are last, blocks are of all of them: what is written together lies together.
         all_at_once = groups if call.channels_last else 1
-        rows = min(band.rows, max(1, _MOST // (band.outputs * call.width * all_at_once)))
-        together = max(1, _MOST // (rows * band.outputs * call.width))
+        per_row = band.outputs * call.width + call.depth * (band.span if call.depth > 1 else band.step)
+        rows = min(band.rows, max(1, _MOST // (per_row * all_at_once)))
+        together = max(1, _MOST // (rows * per_row))
         by_group = min(groups, together)
         by_sample = max(1, together // groups)
         for sample in range(0, call.samples, by_sample):
@@ -115,9 +116,9 @@ def _block(weights: Weights, arrays: Arrays, rows: slice) -> None:
     number = rows.stop - rows.start
     begin = band.offset + rows.start * band.step
     end = begin + (number - 1) * band.step + band.span
-    padded = np.zeros((samples, groups, depth, end - begin), matrix.dtype)
+    source = np.zeros((samples, groups, depth, end - begin), matrix.dtype)
     inside = slice(min(max(0, begin), length), min(max(0, end), length))
-    padded[..., inside.start - begin : inside.stop - begin] = x[..., inside]
+    source[..., inside.start - begin : inside.stop - begin] = x[..., inside]
     start = band.first + rows.start * band.pitch
     place = out[..., start : start + number * band.outputs]
     # As rows: a view, for out's samples are spaced evenly.
@@ -128,32 +129,32 @@ def _block(weights: Weights, arrays: Arrays, rows: slice) -> None:
     )
     straight = out.dtype == matrix.dtype and out.strides[-1] == out.itemsize
     result = place if straight else np.empty(place.shape, matrix.dtype)
-    if taps is not None and not all_finite(padded):
-        gathered = _gathered(padded, band, number)
+    if taps is not None and not all_finite(source):
+        gathered = _gathered(source, band, number)
         for sample, group, filter_ in np.ndindex(result.shape[:3]):
             part = result[sample, group, filter_]
             sum_apart(gathered[sample, group], matrix[group, :, filter_], taps, part)
     elif depth == 1:
-        _multiply(padded[:, :, 0], band, number, matrix, result)
+        _multiply(source[:, :, 0], band, number, matrix, result)
     else:
-        made = np.matmul(_gathered(padded, band, number), matrix.reshape(*matrix.shape[:2], -1))
+        made = np.matmul(_gathered(source, band, number), matrix.reshape(*matrix.shape[:2], -1))
         result[...] = made.reshape(*made.shape[:3], *matrix.shape[2:]).swapaxes(2, 3)
     arrays.deliver(result, place, arrays.bias)
 
 
-def _gathered(padded: np.ndarray, band: Band, number: int) -> np.ndarray:
-    """The windows of all channels of a group, (samples, groups, windows, depth * span)."""
-    samples, groups, depth, _ = padded.shape
-    windows = _windows(padded, band.step, number, band.span).transpose(0, 1, 3, 2, 4)
+def _gathered(source: np.ndarray, band: Band, number: int) -> np.ndarray:
+    """The windows of all channels, (samples, groups, windows, depth * span)."""
+    samples, groups, depth, _ = source.shape
+    windows = _windows(source, band.step, number, band.span).transpose(0, 1, 3, 2, 4)
     return windows.reshape(samples, groups, number, depth * band.span)
 
 
-def _multiply(padded: np.ndarray, band: Band, number: int, matrix: np.ndarray, result: np.ndarray) -> None:
+def _multiply(source: np.ndarray, band: Band, number: int, matrix: np.ndarray, result: np.ndarray) -> None:
     """Products of every n-th window, which do not overlap: nothing is gathered."""
     turns = turns_of(band)
     for turn in range(min(turns, number)):
         some = -(-(number - turn) // turns)
-        windows = _windows(padded[..., turn * band.step :], turns * band.step, some, band.span)
+        windows = _windows(source[..., turn * band.step :], turns * band.step, some, band.span)
         for filter_ in range(matrix.shape[2]):
             np.matmul(windows, matrix[:, :, filter_], out=result[:, :, filter_, turn::turns])
 
