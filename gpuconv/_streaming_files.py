@@ -10,11 +10,11 @@ import contextlib
 import errno
 import hashlib
 import importlib
+import io
 import json
 import os
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from gpuconv import activations
+from gpuconv._streaming_convolution import Convolution
 from gpuconv._streaming_formats import Recording, npy_header, read_npy, read_wav, wav_header
 from gpuconv.geometry import integer
 from gpuconv.layers import Layer
@@ -40,6 +41,28 @@ class _Progress(NamedTuple):
 
     read: int
     written: int
+
+
+class _Kept(NamedTuple):
+    """What an interruption leaves beside the target, and the digest of the run that it is of."""
+
+    part: Path
+    record: Path
+    digest: str
+
+    def seal(self, body: bytes) -> bytes:
+        """What precedes a record: of no other run, and of no other bytes."""
+        return hashlib.sha256(self.digest.encode() + body).digest()
+
+    @property
+    def aside(self) -> Path:
+        """Where a record is written before it replaces the last one."""
+        return self.record.with_name(self.record.name + ".new")
+
+    def forget(self) -> None:
+        """Remove the records."""
+        self.record.unlink(missing_ok=True)
+        self.aside.unlink(missing_ok=True)
 
 
 class _Output(NamedTuple):
@@ -66,8 +89,9 @@ def process_file(
 ) -> Path:
     """Run a layer, model or plan over a recording that need not fit into memory.
 
-    The target is complete or absent. Called again after an interruption, it goes on where it was, if source,
-    model and `chunk` are as before; else it starts again.
+    The target is complete or absent; one of an earlier run stays whole until it is replaced. Called again
+    after an interruption, it goes on where it was, if source, model and `chunk` are as before; else it starts
+    again.
 
     Parameters
     ----------
@@ -98,11 +122,15 @@ def process_file(
     ValueError, TypeError, NotImplementedError
         For a file that is not of these kinds, for a model that cannot be streamed or does not take the
         recording's length or channels. Nothing is written then.
+    ValueError
+        Where the model makes a NaN, which the integers of a ``.wav`` file cannot be. The target stays as it
+        was.
     BlockingIOError
         If another run is writing the target, as far as the system and the file system have locks: Windows is
         not asked.
     OSError
-        If a file cannot be read or written.
+        If a file cannot be read or written, and if the source was written meanwhile. The target stays as it
+        was.
 
     Examples
     --------
@@ -127,21 +155,33 @@ def process_file(
         )
     if target.exists() and target.samefile(source):
         raise ValueError(f"Expected another file as target than the source. Received {str(target)!r}.")
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Expected a file as target. Received a directory", str(target))
     part, record = (target.with_name(target.name + end) for end in (".part", ".progress"))
     with source.open("rb") as file:
+        before = os.fstat(file.fileno())
         recording = readers[suffix](source, file, axis)
         running = model if isinstance(model, Stream) else stream(model, length=recording.length)
         running.reset()
         # An empty chunk builds the layers and refuses what they do not take.
         empty = _rows_of(running, running.push(_chunk_of(running, recording.rows(0, 0))))
         output = _output_of(recording, running, empty)
-        digest = _digest(running, source, chunk, output)
+        kept = _Kept(part, record, _digest(running, before, chunk, output))
         with _alone(part, target):
-            done = _resumed(running, part, record, digest, output)
+            done = _resumed(running, kept, output)
             with _bar(recording.length, done.read, progress) as advance:
-                _run(running, recording, chunk, output, part, done, record, digest, advance)
+                _run(running, recording, chunk, output, kept, done, advance)
+            after = os.fstat(file.fileno())
+            # Not the time of the inode, which a new name or mode changes too.
+            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                part.unlink()
+                kept.forget()
+                raise OSError(
+                    "Expected a source that stays as it is meanwhile. Received one that was written: "
+                    f"{str(source)!r}. Call again when it is complete."
+                )
             part.replace(target)
-            record.unlink(missing_ok=True)
+            kept.forget()
     return target
 
 
@@ -176,14 +216,12 @@ def _run(
     recording: Recording,
     chunk: int,
     output: _Output,
-    part: Path,
+    kept: _Kept,
     done: _Progress,
-    record: Path,
-    digest: str,
     advance: Callable[[int], object],
 ) -> None:
     """Write the part from where it was `done` to its end."""
-    with part.open("r+b" if done.read else "wb") as file:
+    with kept.part.open("r+b" if done.read else "wb") as file:
         if not done.read:
             file.write(output.header)
         file.seek(output.offset(done.written))
@@ -196,7 +234,7 @@ def _run(
             done = _Progress(begin + len(rows), done.written + len(made))
             if time.monotonic() - recorded >= _SECONDS:
                 _sync(file)  # the record is of what is on the disk
-                _write_record(record, running, done, digest)
+                _write_record(kept, running, done)
                 recorded = time.monotonic()
         file.write(_encoded(_rows_of(running, running.flush()), output.dtype))
         _sync(file)
@@ -243,25 +281,34 @@ def _rows_of(running: Stream, made: Any) -> np.ndarray:
 
 def _encoded(rows: np.ndarray, dtype: np.dtype) -> bytes:
     if dtype.kind == "i":
-        rows = np.clip(np.rint(rows.astype(np.float64) * 32768), -32768, 32767)
+        rows = rows.astype(np.float64)
+        if np.isnan(rows).any():
+            raise ValueError(
+                "Expected numbers for a .wav file of integers. Received a NaN from the model. Convert the "
+                "recording to 32-bit floats or to .npy, which hold it."
+            )
+        rows = np.clip(np.rint(rows * 32768), -32768, 32767)
     return rows.astype(dtype).tobytes()
 
 
 # --- progress ------------------------------------------------------------------------------------
 
 
-def _digest(running: Stream, source: Path, chunk: int, output: _Output) -> str:
-    """A hash of what the target depends on: the source's size and time, the model, the chunk."""
-    about = source.stat()
+def _digest(running: Stream, source: os.stat_result, chunk: int, output: _Output) -> str:
+    """A hash of what the target depends on: which file the source is and when it changed, model and chunk."""
     digest = hashlib.sha256(output.header)
-    settings: list[Any] = [about.st_size, about.st_mtime_ns, chunk, output.dtype.str]
-    layers = [part for part in running._parts if isinstance(part, Layer)]
-    settings += [[type(layer).__name__, _activation(getattr(layer, "activation", None))] for layer in layers]
-    for convolution, (_, halo) in zip(running._convolutions, running._states, strict=True):
-        options = convolution.options | {"activation": _activation(convolution.options["activation"])}
-        settings.append([convolution.sizes, options, convolution.planned])
-        for weight in convolution.weights(halo):
+    settings: list[Any] = [source.st_ino, source.st_size, source.st_mtime_ns, source.st_ctime_ns]
+    settings += [chunk, output.dtype.str]
+    states = iter(running._states)
+    for part in running._parts:  # in their order
+        if not isinstance(part, Convolution):
+            settings.append([type(part).__name__, _activation(getattr(part, "activation", None))])
+            continue
+        options = part.options | {"activation": _activation(part.options["activation"])}
+        settings.append([part.sizes, options, part.planned])
+        for weight in part.weights(next(states).halo):
             if weight is not None:
+                settings.append(list(weight.shape))
                 digest.update(to_numpy(weight).tobytes())
     digest.update(json.dumps(settings, default=repr).encode())
     return digest.hexdigest()
@@ -272,28 +319,32 @@ def _activation(activation: Any) -> Any:
     return activations.serialize(activations.get(activation))
 
 
-def _write_record(record: Path, running: Stream, done: _Progress, digest: str) -> None:
-    aside = record.with_name(record.name + ".new")
-    with aside.open("wb") as file:
-        np.savez(file, digest=digest, **done._asdict(), **running.state)
+def _write_record(kept: _Kept, running: Stream, done: _Progress) -> None:
+    body = io.BytesIO()
+    np.savez(body, **done._asdict(), **running.state)
+    with kept.aside.open("wb") as file:
+        file.write(kept.seal(body.getvalue()) + body.getvalue())
         _sync(file)
-    aside.replace(record)
+    kept.aside.replace(kept.record)
 
 
-def _resumed(running: Stream, part: Path, record: Path, digest: str, output: _Output) -> _Progress:
+def _resumed(running: Stream, kept: _Kept, output: _Output) -> _Progress:
     """How far an interrupted run came, with its state in `running`; nothing if it was not of this run."""
     try:
-        with np.load(record, allow_pickle=False) as saved:
-            state = {name: saved[name] for name in saved.files}
-        found, *counts = (state.pop(name).item() for name in ("digest", "read", "written"))
-        done = _Progress(*(integer("rows", count, 0) for count in counts))
-        with part.open("rb") as file:
-            header = file.read(len(output.header))
-        if (found, header) == (digest, output.header) and part.stat().st_size >= output.offset(done.written):
-            running.state = state
-            return done
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # none there, or one that says nothing of use: start again
+        content = kept.record.read_bytes()
+        body = content[hashlib.sha256().digest_size :]
+        # Nothing is read of what is damaged: there is no end to the errors that it could raise.
+        if content == kept.seal(body) + body:
+            with np.load(io.BytesIO(body), allow_pickle=False) as saved:
+                state = {name: saved[name] for name in saved.files}
+            done = _Progress(*(state.pop(name).item() for name in _Progress._fields))
+            with kept.part.open("rb") as file:
+                header = file.read(len(output.header))
+            if header == output.header and kept.part.stat().st_size >= output.offset(done.written):
+                running.state = state
+                return done
+    except (OSError, ValueError):
+        pass  # none there, or the state of another version: start again
     return _Progress(0, 0)
 
 

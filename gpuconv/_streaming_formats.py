@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 from pathlib import Path
@@ -15,6 +16,11 @@ __all__ = ["Recording", "npy_header", "read_npy", "read_wav", "wav_header"]
 #: Sample types of WAV files by (format tag, bits).
 _WAV_DTYPES: dict[tuple[int, int], np.dtype[Any]] = {(1, 16): np.dtype("<i2"), (3, 32): np.dtype("<f4")}
 _WAV_EXTENSIBLE = 0xFFFE
+#: What reads the header of a NPY file by its version. (Version 3 is for names of fields.)
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _WAV_SIZES = 2**32
 
 
@@ -29,6 +35,8 @@ class Recording(NamedTuple):
     axis: int
     """The one that is time."""
     rate: int | None
+    full_scale: int = 1
+    """The sample that stands for 1."""
 
     @property
     def length(self) -> int:
@@ -36,13 +44,13 @@ class Recording(NamedTuple):
         return self.shape[self.axis]
 
     def rows(self, begin: int, end: int) -> np.ndarray:
-        """Some of them, of shape (length, channels); integers of a WAV file as fractions of full scale."""
+        """Some of them, of shape (length, channels), as fractions of full scale."""
         # A map for each piece: the pages of one that stays count as memory of the process.
         order: Any = "F" if self.fortran else "C"
         samples = np.asarray(np.memmap(self.file, self.dtype, "r", self.offset, self.shape, order))
         columns = samples[:, np.newaxis] if samples.ndim == 1 else np.moveaxis(samples, self.axis, 0)
         rows = columns[begin:end]
-        return rows if self.rate is None or rows.dtype.kind == "f" else rows / np.float32(32768)
+        return rows if self.full_scale == 1 else rows / np.float32(self.full_scale)
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype, *, fortran: bool) -> bytes:
@@ -55,19 +63,27 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype, *, fortran: bool) -> byt
 
 def read_npy(path: Path, file: BinaryIO, axis: int) -> Recording:
     """The recording in a NPY file, of which `axis` is time."""
+    # Not by open_memmap, which takes a path: another file may be there by now.
     try:
-        samples = np.lib.format.open_memmap(path, mode="r")
+        version = np.lib.format.read_magic(file)
+        if version not in _NPY_HEADERS:
+            raise ValueError(f"its format is {version}")
+        shape, fortran, dtype = _NPY_HEADERS[version](file)
     except ValueError as error:
         raise ValueError(f"Expected a .npy file of numbers. Received {path}: {error}.") from error
-    if samples.dtype.kind not in "iufc" or samples.ndim not in (1, 2):
+    if dtype.kind not in "iufc" or len(shape) not in (1, 2):
         raise ValueError(
             f"Expected a .npy file of numbers, of 1 or 2 dimensions. Received {path}: "
-            f"{samples.dtype} of shape {samples.shape}."
+            f"{dtype} of shape {shape}."
         )
-    if not -samples.ndim <= axis < samples.ndim:
-        raise ValueError(f"Expected axis to be one of {path}, of shape {samples.shape}. Received {axis=}.")
-    fortran = not samples.flags.c_contiguous
-    return Recording(file, samples.offset, samples.dtype, samples.shape, fortran, axis % samples.ndim, None)
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(f"Expected axis to be one of {path}, of shape {shape}. Received {axis=}.")
+    begin, size = file.tell(), os.fstat(file.fileno()).st_size
+    if size < begin + math.prod(shape) * dtype.itemsize:
+        raise ValueError(
+            f"Expected a .npy file with all samples of its shape, {shape}. Received {path}, of {size} bytes."
+        )
+    return Recording(file, begin, dtype, shape, fortran, axis % len(shape), None)
 
 
 def wav_header(length: int, channels: int, rate: int, dtype: np.dtype) -> bytes:
@@ -103,8 +119,9 @@ def read_wav(path: Path, file: BinaryIO, axis: int) -> Recording:
         )
     dtype = _WAV_DTYPES[tag, bits]
     # A file that was written as a stream says a size that it does not have.
-    length = min(size, path.stat().st_size - begin) // (channels * dtype.itemsize)
-    return Recording(file, begin, dtype, (length, channels), False, 0, rate)
+    length = min(size, os.fstat(file.fileno()).st_size - begin) // (channels * dtype.itemsize)
+    full_scale = 2**15 if dtype.kind == "i" else 1
+    return Recording(file, begin, dtype, (length, channels), False, 0, rate, full_scale)
 
 
 def _wav_chunks(path: Path, file: BinaryIO) -> tuple[bytes, int, int]:

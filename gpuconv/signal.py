@@ -24,6 +24,7 @@ from gpuconv.namespace import (
     dtype_named,
     is_numpy_array,
     is_traced,
+    library,
     like,
     to_numpy,
     zero_padded,
@@ -124,8 +125,13 @@ def istft(
     True
     """
     xp = array_namespace(spectra=spectra, window=window)
-    *batch, frequencies, frames = _shape_of(spectra, window)
+    *batch, frequencies, frames = _checked_shape(spectra, window)
     if n_fft is None:
+        if onesided and frequencies == 1:
+            raise ValueError(
+                "Expected n_fft for spectra of one frequency. Received n_fft=None and spectra of shape "
+                f"{tuple(spectra.shape)}, read as (..., frequencies, frames). Pass n_fft=1 if that is right."
+            )
         n_fft = 2 * (frequencies - 1) if onesided else frequencies
     n = integer("n_fft", n_fft, 1)
     hop = integer("hop_length", max(1, n // 4) if hop_length is None else hop_length, 1)
@@ -161,15 +167,15 @@ def istft(
     return xp.reshape(y, (*batch, y.shape[1]))
 
 
-def _shape_of(spectra: Array, window: Array) -> tuple[int, ...]:
-    """The shape of `spectra`, when both arrays are of a kind and a rank that can be."""
+def _checked_shape(spectra: Array, window: Array) -> tuple[int, ...]:
+    """The shape of `spectra`, after both arrays were found to be of a kind and a rank that can be."""
     _check_dtype("spectra", spectra, _COMPLEX)
     _check_dtype("window", window, _REAL)
     shape = as_shape("spectra's shape", tuple(spectra.shape))
-    if len(shape) < 2 or not shape[-1]:
+    if len(shape) < 2 or 0 in shape[-2:]:
         raise ValueError(
-            "Expected spectra of shape (..., frequencies, frames), with at least one frame. Received spectra "
-            f"of shape {shape}."
+            "Expected spectra of shape (..., frequencies, frames), with at least one of each. Received "
+            f"spectra of shape {shape}."
         )
     if window.ndim != 1:
         raise ValueError(f"Expected window of one dimension. Received window of shape {tuple(window.shape)}.")
@@ -193,13 +199,18 @@ def _overlap_add(pieces: Array, hop: int) -> Array:
     """
     samples, count, n = pieces.shape
     overlap = -(-n // hop) - 1
-    rows = None
+    xp, shape = array_namespace(pieces=pieces), (samples, count + overlap, hop)
+    in_place = library(pieces) in ("numpy", "cupy")
+    rows: Any = xp.zeros(shape, dtype=pieces.dtype, device=device_of(pieces)) if in_place else None
     for turn in range(overlap + 1):
         # The samples that come `turn` hops after the beginning of their piece.
         some = pieces[:, :, turn * hop : min((turn + 1) * hop, n)]
-        some = zero_padded(zero_padded(some, 2, 0, hop - some.shape[2]), 1, turn, overlap - turn)
-        rows = some if rows is None else rows + some
-    return array_namespace(pieces=pieces).reshape(rows, (samples, (count + overlap) * hop))
+        if in_place:  # else all rows are added again for every turn
+            rows[:, turn : turn + count, : some.shape[2]] += some
+        else:
+            some = zero_padded(zero_padded(some, 2, 0, hop - some.shape[2]), 1, turn, overlap - turn)
+            rows = some if rows is None else rows + some
+    return xp.reshape(rows, (samples, (count + overlap) * hop))
 
 
 def _envelope(window: Array, frames: int, hop: int) -> Array:
@@ -216,9 +227,10 @@ def _check_envelope(envelope: Array, hop: int, center: bool) -> None:
     # Written so that a NaN is refused.
     if not least > _LEAST * most:
         raise ValueError(
-            "Expected windows whose squares sum to more than 0 in every sample of the result. Received a "
-            f"window with a least sum of {least:.2g}, hop_length={hop}, center={center}. Take a smaller "
-            "hop_length, center=True or a length that ends before."
+            f"Expected windows whose squares sum to more than {_LEAST} of the largest sum in every sample of "
+            f"the result. Received a window with a largest sum of {most:.2g} and a least sum of {least:.2g}, "
+            f"hop_length={hop}, center={center}. Take a smaller hop_length, center=True or a length that "
+            "ends before."
         )
 
 
@@ -240,13 +252,15 @@ def upsample(x: Array, factor: int, window: Any = ("kaiser", 5.0), *, axis: int 
     window : ("kaiser", float) or array, shape (k,)
         A Kaiser window's beta, for a sinc of ``20 * factor + 1`` coefficients that cuts off at half the
         sampling rate of `x`; or the coefficients, of the same library, as ``scipy.signal.firwin`` makes them.
+        Not applied where `factor` is 1.
     axis : int, default -1
         The axis of time; all others are signals of their own.
 
     Returns
     -------
     array
-        `axis` is `factor` times as long. Of the dtype of `x`, or what that and coefficients promote to.
+        `axis` is `factor` times as long. Of the dtype of `x`, or what that and coefficients promote to. A
+        copy of `x` where `factor` is 1, whatever the window, as in SciPy.
 
     Raises
     ------
@@ -278,6 +292,8 @@ def upsample(x: Array, factor: int, window: Any = ("kaiser", 5.0), *, axis: int 
     xp = array_namespace(x=x)
     _check_dtype("x", x, DTYPES)
     as_shape("x's shape", tuple(x.shape))  # Dask's arrays may have unknown lengths
+    if not x.ndim:
+        raise ValueError("Expected x of at least one dimension. Received x of shape ().")
     factor = integer("factor", factor, 1)
     axis = integer("axis", axis, -x.ndim)
     if axis >= x.ndim:

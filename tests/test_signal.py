@@ -12,7 +12,7 @@ from scipy import signal as peer
 import gpuconv
 from gpuconv._demo_files import read_recording
 from gpuconv.namespace import to_numpy
-from gpuconv.signal import istft, upsample
+from gpuconv.signal import _overlap_add, istft, upsample
 from tests import emulator
 from tests.bounds import assert_within_bound, fft_terms
 from tests.test_cuda import Cupy, pretend
@@ -180,6 +180,24 @@ def test_memory_order_changes_no_bit(recording):
     assert len({y.tobytes() for y in same}) == 1
 
 
+@pytest.mark.parametrize(("n", "hop", "count"), [(8, 3, 5), (64, 1, 2), (4, 4, 3), (5, 9, 2)])
+def test_frames_are_added_where_they_begin(xp, n, hop, count):
+    """By rows in place, where the library's arrays can be written, and by rows put together."""
+    pieces = np.random.default_rng(3).integers(-9, 10, (2, count, n)).astype(np.float64)
+    exact = np.zeros((2, (count - 1) * hop + -(-n // hop) * hop))
+    for frame in range(count):
+        exact[:, frame * hop : frame * hop + n] += pieces[:, frame]
+    np.testing.assert_array_equal(to_numpy(_overlap_add(xp.asarray(pieces), hop)), exact)
+
+
+def test_many_turns_write_only_what_they_add(monkeypatch):
+    """Not all rows again for each of them."""
+    written = []
+    monkeypatch.setattr(gpuconv.signal, "zero_padded", lambda *_: written.append("rows"))
+    assert _overlap_add(np.ones((1, 2, 4096)), 16).shape == (1, 4112)
+    assert not written
+
+
 def test_defaults_are_those_of_torch(recording):
     spectra = frames_of(recording.astype(float), HANN(64), 16, 64)
     y = istft(spectra, HANN(64))
@@ -217,7 +235,8 @@ def test_jax_traces_both():
     np.testing.assert_allclose(y, upsample(x, 3), rtol=0, atol=1e-6)
 
 
-SPECTRA, ONES = np.ones((5, 3), complex), np.ones(8)
+SPECTRA, ONES, EIGHT = np.ones((5, 3), complex), np.ones(8), {"hop_length": 8}
+NEARLY = np.array([2.0, 1e-7, 1, 1, 1, 1, 1, 1])  # with a hop of 8, least and largest are these squared
 REFUSED = [
     (TypeError, "spectra of float64", abs(SPECTRA), ONES, {}),
     (TypeError, "spectra of int64", SPECTRA.real.astype(int), ONES, {}),
@@ -230,13 +249,22 @@ REFUSED = [
     (ValueError, r"at most n_fft=8.*window of shape \(9,\)", SPECTRA, np.ones(9), {}),
     (ValueError, "6 frequencies for n_fft=10, onesided=True", SPECTRA, ONES, {"n_fft": 10}),
     (ValueError, "8 frequencies for n_fft=8, onesided=False", SPECTRA, ONES, {"n_fft": 8, "onesided": False}),
-    (ValueError, "n_fft to be at least 1.*n_fft=0", SPECTRA[:1], ONES, {}),
+    (ValueError, r"at least one of each.*shape \(0, 3\)", SPECTRA[:0], ONES, {}),
+    (ValueError, r"n_fft=None and spectra of shape \(1, 3\).*Pass n_fft", SPECTRA[:1], ONES, {}),
+    (ValueError, "n_fft to be at least 1.*n_fft=0", SPECTRA[:1], ONES, {"n_fft": 0}),
     (ValueError, "hop_length=0", SPECTRA, ONES, {"hop_length": 0}),
     (ValueError, "hop_length=1.5", SPECTRA, ONES, {"hop_length": 1.5}),
     (ValueError, "length=-1", SPECTRA, ONES, {"length": -1}),
     (ValueError, "least sum of 0, hop_length=9", SPECTRA, ONES, {"hop_length": 9}),
     (ValueError, "center=False", SPECTRA, np.hanning(8), {"center": False}),
     (ValueError, "least sum of 0", SPECTRA, np.zeros(8), {}),
+    (
+        ValueError,
+        "more than 1e-11 of.* largest sum of 4 and a least sum of 1e-14",
+        SPECTRA,
+        NEARLY,
+        EIGHT,
+    ),
     (ValueError, "least sum of nan", SPECTRA, np.full(8, np.nan), {}),
 ]
 
@@ -363,6 +391,8 @@ def test_a_factor_of_one_is_a_copy():
     y = upsample(x, 1)
     np.testing.assert_array_equal(y, x)
     assert not np.shares_memory(x, y)
+    wide = np.array([9.0])
+    np.testing.assert_array_equal(upsample(x, 1, wide), peer.resample_poly(x, 1, 1, window=wide))
 
 
 def test_nothing_becomes_nothing():
@@ -398,7 +428,7 @@ UNWANTED = [
     (TypeError, "window of int64", X, 2, np.ones(3, int), {}),
     (ValueError, "axis=2", X, 2, ("kaiser", 5.0), {"axis": 2}),
     (ValueError, "axis=-3", X, 2, ("kaiser", 5.0), {"axis": -3}),
-    (ValueError, "axis=-1", np.ones(()), 2, ("kaiser", 5.0), {}),
+    (ValueError, r"at least one dimension. Received x of shape \(\)", np.ones(()), 2, ("kaiser", 5.0), {}),
 ]
 
 

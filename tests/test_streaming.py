@@ -4,6 +4,7 @@ import errno
 import functools
 import importlib
 import itertools
+import os
 import pickle
 import struct
 import sys
@@ -731,7 +732,7 @@ def test_what_was_killed_goes_on(tmp_path_factory, data, chunk):
                 target.unlink()
     gpuconv.process_file(model, source, target, chunk=chunk, progress=False)
     np.testing.assert_array_equal(np.load(target), whole)
-    assert set(left_over(folder)) <= {"x.npy", "y.npy", "y.npy.progress.new"}
+    assert left_over(folder) == ["x.npy", "y.npy"]
 
 
 def dying(function, left, before):
@@ -785,16 +786,42 @@ def test_another_run_starts_again(tmp_path, recorded, monkeypatch):
     def damage(name, content):
         (tmp_path / name).write_bytes(content)
 
+    def damage_zip(byte, value):
+        """Change a byte of what the record's archive says of its first member."""
+        content = bytearray((tmp_path / "y.npy.progress").read_bytes())
+        content[content.index(b"PK\x01\x02") + byte] = value
+        damage("y.npy.progress", content)
+
+    def replace_source():
+        """Another file of the same size and time."""
+        about = source.stat()
+        np.save(tmp_path / "other.npy", x + 1)
+        os.utime(tmp_path / "other.npy", ns=(about.st_atime_ns, about.st_mtime_ns))
+        (tmp_path / "other.npy").replace(source)
+
+    def rewrite_source():
+        """The same file, of the same size and time."""
+        about = source.stat()
+        np.save(source, x + 1)
+        while source.stat().st_ctime_ns == about.st_ctime_ns:  # until the system's clock has moved
+            os.utime(source, ns=(about.st_atime_ns, about.st_mtime_ns))
+        os.utime(source, ns=(about.st_atime_ns, about.st_mtime_ns))
+
     changes = {
         "weights": lambda: {"model": other},
         "activation": lambda: {"model": steeper},
         "chunk": lambda: {"chunk": 20},
         "source": lambda: np.save(source, x + 1),
+        "another source": replace_source,
+        "a source rewritten": rewrite_source,
         "no part": lambda: (tmp_path / "y.npy.part").unlink(),
         "a short part": lambda: damage("y.npy.part", (tmp_path / "y.npy.part").read_bytes()[:200]),
         "no record": lambda: (tmp_path / "y.npy.progress").unlink(),
         "an empty record": lambda: damage("y.npy.progress", b""),
         "a damaged record": lambda: damage("y.npy.progress", b"PK" + bytes(99)),
+        "a version of the archive": lambda: damage_zip(6, 106),
+        "an encrypted record": lambda: damage_zip(8, 1),
+        "a compression": lambda: damage_zip(10, 99),
         "another record": lambda: (
             np.save(tmp_path / "y.npy.progress", x)
             or (tmp_path / "y.npy.progress.npy").replace(tmp_path / "y.npy.progress")
@@ -810,6 +837,98 @@ def test_another_run_starts_again(tmp_path, recorded, monkeypatch):
         given = np.load(source)
         np.testing.assert_array_equal(np.load(target), model(given[None, :, None])[0, :, 0])
         target.unlink()
+
+
+def test_a_model_of_another_order_starts_again(tmp_path, recorded, monkeypatch):
+    source, target, x = tmp_path / "x.npy", tmp_path / "y.npy", signal(100)
+    np.save(source, x)
+
+    def model(*order):
+        parts = {kind: layers.Activation(kind, dtype="float64") for kind in ("relu", "sigmoid")}
+        parts |= {w: layers.Conv1D(1, 1, dtype="float64", use_bias=False) for w in (1, -1)}
+        made = layers.Sequential([parts[name] for name in order])
+        made.build((None, None, 1))
+        made.set_weights([np.full((1, 1, 1), w) for w in order if isinstance(w, int)])
+        return made
+
+    other = model(1, -1, "relu", "sigmoid")
+    killed(recorded, monkeypatch, 7, model(1, "relu", -1, "sigmoid"), source, target, chunk=10)
+    assert chunks_read(recorded, monkeypatch, other, source, target, chunk=10) == 10
+    np.testing.assert_array_equal(np.load(target), other(x[None, :, None])[0, :, 0])
+
+
+def test_a_state_of_another_version_is_none(tmp_path, recorded, monkeypatch):
+    source, target, x = tmp_path / "x.npy", tmp_path / "y.npy", signal(100)
+    np.save(source, x)
+    write = recorded._write_record
+    with monkeypatch.context() as patch:
+        unlike = types.SimpleNamespace(state={"another": 1})
+        patch.setattr(recorded, "_write_record", lambda kept, _, done: write(kept, unlike, done))
+        killed(recorded, monkeypatch, 7, upsampler(), source, target, chunk=10)
+    assert chunks_read(recorded, monkeypatch, upsampler(), source, target, chunk=10) == 10
+    np.testing.assert_array_equal(np.load(target), upsampler()(x[None, :, None])[0, :, 0])
+
+
+def test_a_record_that_was_begun_is_removed(tmp_path, recorded, monkeypatch):
+    source, target = tmp_path / "x.npy", tmp_path / "y.npy"
+    np.save(source, signal(100))
+    with monkeypatch.context() as patch:
+        # The third time, what is written is a record.
+        patch.setattr(recorded, "_sync", dying(recorded._sync, 3, True))
+        with pytest.raises(KilledError):
+            gpuconv.process_file(upsampler(), source, target, chunk=10, progress=False)
+    assert "y.npy.progress.new" in left_over(tmp_path)
+    monkeypatch.setattr(recorded, "_SECONDS", 1e9)
+    gpuconv.process_file(upsampler(), source, target, chunk=10, progress=False)
+    assert left_over(tmp_path) == ["x.npy", "y.npy"]
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_source_that_is_written_meanwhile_makes_no_target(tmp_path, monkeypatch, recorded, earlier):
+    source, target, x = tmp_path / "x.npy", tmp_path / "y.npy", signal(100)
+    np.save(source, x)
+    os.utime(source, (0, 0))  # long ago, for the system's clock ticks slowly
+    if earlier:
+        target.write_bytes(b"of an earlier run")
+    encoded, calls = recorded._encoded, itertools.count()
+
+    def overwriting(*arguments):
+        if next(calls) == 3:
+            with source.open("r+b") as file:
+                file.seek(128)
+                file.write((x + 1).tobytes())
+        return encoded(*arguments)
+
+    monkeypatch.setattr(recorded, "_encoded", overwriting)
+    with pytest.raises(OSError, match=r"source that stays as it is.*x\.npy.*Call again"):
+        gpuconv.process_file(upsampler(), source, target, chunk=10, progress=False)
+    assert left_over(tmp_path) == ["x.npy", "y.npy"][: 1 + earlier]
+    assert not earlier or target.read_bytes() == b"of an earlier run"
+
+
+def test_a_source_is_what_was_opened(tmp_path, monkeypatch):
+    """Another file that takes its name is not read, not even in part."""
+    files = importlib.import_module("gpuconv._streaming_files")
+    source, target, x = tmp_path / "x.npy", tmp_path / "y.npy", signal(100)
+    np.save(source, x)
+    np.save(tmp_path / "other.npy", np.ones((30, 1), np.int16))
+    read = files.read_npy
+
+    def replaced(*arguments):
+        (tmp_path / "other.npy").replace(source)
+        return read(*arguments)
+
+    monkeypatch.setattr(files, "read_npy", replaced)
+    made = np.load(gpuconv.process_file(upsampler(), source, target, progress=False))
+    np.testing.assert_array_equal(made, upsampler()(x[None, :, None])[0, :, 0])
+
+
+def test_headers_of_version_2_are_read(tmp_path):
+    x = signal(30)
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array(file, x, version=(2, 0))
+    made = np.load(gpuconv.process_file(upsampler(), tmp_path / "x.npy", tmp_path / "y.npy"))
+    np.testing.assert_array_equal(made, upsampler()(x[None, :, None])[0, :, 0])
 
 
 def write_wav(path, samples, rate):
@@ -832,6 +951,20 @@ def test_integers_of_wav_are_fractions_rounded_and_clipped(tmp_path):
         assert file.getnframes() == 2997
         made = np.frombuffer(file.readframes(2997), "<i2").reshape(-1, 2)
     assert abs(made - np.clip(whole, -32768, 32767)).max() <= 0.5 + 0.01
+
+
+def test_integers_of_wav_are_no_nan(tmp_path):
+    write_wav(tmp_path / "x.wav", np.array([[-9], [9]]), 8000)
+    layer = layers.Conv1D(1, 1, use_bias=False)
+    layer.build((None, None, 1))
+    arguments = layer, tmp_path / "x.wav", tmp_path / "y.wav"
+    layer.set_weights([np.full((1, 1, 1), np.nan)])
+    with pytest.raises(ValueError, match=r"Received a NaN from the model\. Convert .* to \.npy"):
+        gpuconv.process_file(*arguments, progress=False)
+    assert not (tmp_path / "y.wav").exists()
+    layer.set_weights([np.full((1, 1, 1), np.inf)])
+    with wave.open(str(gpuconv.process_file(*arguments, progress=False))) as file:
+        np.testing.assert_array_equal(np.frombuffer(file.readframes(2), "<i2"), [-32768, 32767])
 
 
 def test_floats_of_wav_stay_what_they_are(tmp_path):
@@ -882,6 +1015,11 @@ def test_files_that_cannot_be_are_refused(tmp_path):
     np.save(tmp_path / "words.npy", np.array(["a"]))
     np.save(tmp_path / "complex.npy", np.zeros(5, complex))
     np.save(tmp_path / "short.npy", np.zeros(2))
+    whole = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(whole[:-8])
+    (tmp_path / "new.npy").write_bytes(whole[:6] + b"\4" + whole[7:])
+    np.save(tmp_path / "objects.npy", np.array([None]))
+    (tmp_path / "folder.npy").mkdir()
     before = left_over(tmp_path)
     wide, layer = layers.Conv1D(1, 3, dtype="complex64"), layers.Conv1D(1, 3)
     for model, source, target, error, words in (
@@ -890,7 +1028,11 @@ def test_files_that_cannot_be_are_refused(tmp_path):
         (layer, "x.npy", "x.npy", ValueError, "Expected another file as target"),
         (layer, "absent.npy", "y.npy", FileNotFoundError, "absent"),
         (layer, "absent.wav", "y.wav", FileNotFoundError, "absent"),
+        (layer, "x.npy", "folder.npy", IsADirectoryError, "Expected a file as target.*folder"),
         (layer, "no.npy", "y.npy", ValueError, "Expected a .npy file of numbers"),
+        (layer, "cut.npy", "y.npy", ValueError, r"all samples of its shape, \(9,\)"),
+        (layer, "new.npy", "y.npy", ValueError, r"Expected a .npy file of numbers.*format is \(4, 0\)"),
+        (layer, "objects.npy", "y.npy", ValueError, "Received .*: object of shape"),
         (layer, "no.wav", "y.wav", ValueError, "no format and no samples"),
         (layer, "bits.wav", "y.wav", ValueError, "Received .*format 1, 24 bits, 1 channels"),
         (layer, "cube.npy", "y.npy", ValueError, "of numbers, of 1 or 2 dimensions"),

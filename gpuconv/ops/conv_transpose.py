@@ -98,7 +98,8 @@ def conv1d_transpose(
     -----
     The numbers are those of ``keras.ops.conv_transpose`` (JAX backend), ``torch.nn.functional.
     conv_transpose1d`` and ONNX ``ConvTranspose``; the same arrays give the same bits. Beyond its ends `x` is
-    zeros, and those times an infinity or a NaN of the kernel are a NaN.
+    zeros, and those times an infinity or a NaN of the kernel may be a NaN: not every way of computing
+    multiplies them.
 
     Examples
     --------
