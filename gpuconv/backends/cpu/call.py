@@ -13,14 +13,13 @@ from gpuconv._typing import Array
 from gpuconv.geometry import AxisGeometry, ConvGeometry
 
 __all__ = [
-    "MOST_ELEMENTS",
     "Algorithm",
     "Arrays",
     "Call",
     "Cost",
     "blocks",
+    "halo_share",
     "padded",
-    "rows_beside_halo",
     "split_channels",
 ]
 
@@ -147,16 +146,22 @@ _LEAST_ROWS = 256
 #: Not even to have two blocks.
 _FEWEST_ROWS = 64
 #: Elements of a block: a megabyte of float32, half of a common L2 cache.
-MOST_ELEMENTS = 1 << 18
+_MOST_ELEMENTS = 1 << 18
 #: A block that reads rows of its neighbour has so many times as many of its own, ...
 _PER_HALO_ROW = 16
 #: ... unless these are of more elements than that.
 _MOST_HELD = 1 << 20
 
 
-def rows_beside_halo(per_row: int, halo: int) -> int:
+def _beside_halo(per_row: int, halo: int) -> int:
     """Rows of so many elements that a block should have where it reads `halo` rows of its neighbour."""
     return _PER_HALO_ROW * min(halo, _MOST_HELD // max(1, per_row) // _PER_HALO_ROW)
+
+
+def halo_share(rows: int, per_row: int, halo: int) -> float:
+    """What `blocks` of so many rows read twice, as a part of what they read once."""
+    at_once = max(1, _MOST_ELEMENTS // max(1, per_row), _beside_halo(per_row, halo))
+    return halo / at_once if at_once < rows else 0.0
 
 
 @functools.lru_cache(maxsize=1024)
@@ -169,12 +174,12 @@ def blocks(
     allows. They depend on nothing but the call, so
     results do not depend on how many threads there are.
     """
-    beside_halo = rows_beside_halo(per_row, halo)
+    beside_halo = _beside_halo(per_row, halo)
     fewest = max(-(-least * _LEAST_ROWS // inner), beside_halo)
     if parts > 1:
         # Two small blocks keep two cores at work.
         fewest = min(fewest, max(_FEWEST_ROWS, beside_halo, -(-samples * rows // 2)))
-    at_once = max(fewest, min(MOST_ELEMENTS // max(1, per_row), -(-samples * rows // parts)))
+    at_once = max(fewest, min(_MOST_ELEMENTS // max(1, per_row), -(-samples * rows // parts)))
     # Samples and rows are shared out evenly, rows among an even number of blocks, as there are of most cores.
     together = max(1, min(samples, at_once // max(1, rows)))
     together = -(-samples // -(-samples // together)) if samples else 1

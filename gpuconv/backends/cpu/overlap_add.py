@@ -13,7 +13,16 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpuconv.backends.cpu import threads
-from gpuconv.backends.cpu.call import Algorithm, Arrays, Call, Cost, blocks, padded, split_channels
+from gpuconv.backends.cpu.call import (
+    Algorithm,
+    Arrays,
+    Call,
+    Cost,
+    blocks,
+    halo_share,
+    padded,
+    split_channels,
+)
 from gpuconv.geometry import AxisGeometry
 
 __all__ = ["OVERLAP_ADD", "as_transposed", "refuses"]
@@ -142,7 +151,9 @@ def _product(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def _cost(call: Call) -> Cost:
     stride, _, taps = as_transposed(call.axis, call.transposed)
-    rows = call.samples * call.reads[0]
+    per_row = call.geometry.groups * call.width * (taps + stride)
+    again = halo_share(-(-call.makes[0] // stride), per_row, -(-taps // stride) - 1)
+    rows = int(call.samples * call.reads[0] * (1 + again))
     columns = rows * call.geometry.groups * taps * call.width
     made = call.samples * call.makes[0] * call.geometry.groups * call.width
     parts = call.samples if call.samples > 1 and call.reads[0] < 256 else 1

@@ -17,14 +17,13 @@ import numpy as np
 
 from gpuconv.backends.cpu import threads
 from gpuconv.backends.cpu.call import (
-    MOST_ELEMENTS,
     Algorithm,
     Arrays,
     Call,
     Cost,
     blocks,
+    halo_share,
     padded,
-    rows_beside_halo,
 )
 from gpuconv.backends.cpu.overlap_add import as_transposed, refuses
 
@@ -221,11 +220,9 @@ def _sum(width: int, weights: np.ndarray, arrays: Arrays, samples: slice, block:
 def _cost(call: Call) -> Cost:
     axes = _axes(call)
     per_row, _ = _size(call)
-    # What two blocks make of the same input.
-    at_once = max(1, MOST_ELEMENTS // per_row, rows_beside_halo(per_row, axes[0].overlap))
     first, last = axes[0].rows
-    twice = axes[0].overlap / at_once if at_once < last - first else 0
-    rows = int(call.samples * math.prod(call.reads) * (1 + twice))
+    again = halo_share(last - first, per_row, axes[0].overlap)
+    rows = int(call.samples * math.prod(call.reads) * (1 + again))
     columns = call.width * math.prod(axis.taps for axis in axes)
     made = call.samples * math.prod(call.makes) * call.width
     run = min(axes[-1].stride, axes[-1].taps) * call.width
