@@ -86,6 +86,16 @@ def number(kind: type, least: int) -> Callable[[str], Any]:
     return parse
 
 
+def clock_options(description: str) -> argparse.ArgumentParser:
+    """A parser of what every measurement is told: its clock, and where results go."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seconds", type=number(float, 0), default=0.25, help="for a block of calls (0.25)")
+    parser.add_argument("--rounds", type=number(int, 1), default=3, help="blocks of each contestant (3)")
+    results = Path(__file__).resolve().parent / "results"
+    parser.add_argument("--output", type=Path, default=results, metavar="DIR")
+    return parser
+
+
 # --- the most that it can do ---------------------------------------------------------------------
 
 

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def options_of(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = machine.clock_options(__doc__.splitlines()[0])
     modes = parser.add_mutually_exclusive_group()
     for flag, mode, text in (
         ("--small", small, "time the smallest row over many thousand calls"),
@@ -76,19 +76,12 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     ):
         modes.add_argument(flag, dest="mode", action="store_const", const=mode, default=race, help=text)
     parser.add_argument(
-        "--seconds", type=machine.number(float, 0), default=0.25, help="for a block of calls (0.25)"
-    )
-    parser.add_argument(
-        "--rounds", type=machine.number(int, 1), default=3, help="blocks of each contestant (3)"
-    )
-    parser.add_argument(
         "--pause", type=machine.number(float, 0), default=0.05, help="before a block (0.05 s)"
     )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only rows that have this in their name")
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
     known = contestants.CONTESTANTS
     parser.add_argument("--contestants", nargs="+", choices=known, default=known)
-    parser.add_argument("--output", type=Path, default=SCRIPT.parent / "results", metavar="DIR")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if not rows_of(options):

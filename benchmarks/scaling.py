@@ -6,7 +6,6 @@ Writes the times as JSON and a figure of four panels as PNG to benchmarks/result
 Exits with 1 where that is missing.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -35,7 +34,7 @@ SWEEPS: dict[str, tuple[Row, tuple[str, ...], list[int]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = options_of(arguments)
+    options = machine.clock_options(__doc__.splitlines()[0]).parse_args(arguments)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -55,14 +54,6 @@ def main(arguments: list[str] | None = None) -> int:
     draw_figure(document, path.with_suffix(".png"))
     print(f"written to {path} and {path.with_suffix('.png')}")
     return 0
-
-
-def options_of(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=machine.number(float, 0), default=0.25, help="for a block of calls")
-    parser.add_argument("--rounds", type=machine.number(int, 1), default=3, help="blocks of each size (3)")
-    parser.add_argument("--output", type=Path, default=SCRIPT.parent / "results", metavar="DIR")
-    return parser.parse_args(arguments)
 
 
 def rows_of(title: str) -> list[tuple[Row, int]]:

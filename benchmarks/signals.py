@@ -6,7 +6,6 @@ Every result is compared with the others before it is timed. Results are in benc
 Markdown. Needs SciPy; without PyTorch its column is left out. Exits with 2 where two results differ.
 """
 
-import argparse
 import functools
 import importlib.metadata
 import json
@@ -68,7 +67,11 @@ SPECTROGRAMS = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = options_of(arguments)
+    parser = machine.clock_options(__doc__.splitlines()[0])
+    parser.add_argument(
+        "--pause", type=machine.number(float, 0), default=0.05, help="before a block (0.05 s)"
+    )
+    options = parser.parse_args(arguments)
     clock = machine.Clock(options.seconds, options.rounds, options.pause)
     document: dict[str, Any] = {
         "machine": {**machine.describe(), "scipy": importlib.metadata.version("scipy")},
@@ -91,17 +94,6 @@ def main(arguments: list[str] | None = None) -> int:
     write(path.with_suffix(".md"), markdown(document))
     print(f"written to {path}")
     return 0
-
-
-def options_of(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=machine.number(float, 0), default=0.25, help="for a block of calls")
-    parser.add_argument("--rounds", type=machine.number(int, 1), default=3, help="blocks of each (3)")
-    parser.add_argument(
-        "--pause", type=machine.number(float, 0), default=0.05, help="before a block (0.05 s)"
-    )
-    parser.add_argument("--output", type=Path, default=SCRIPT.parent / "results", metavar="DIR")
-    return parser.parse_args(arguments)
 
 
 def title_of(row: Up | Spectrogram) -> str:

@@ -9,7 +9,7 @@ from gpuconv._activations_smooth import logistic
 from gpuconv._catalogue import narrow, widen
 from gpuconv._typing import Array, Shape
 
-__all__ = ["check_axis", "glu", "halved", "log_softmax", "softmax", "sparsemax"]
+__all__ = ["ALONG_AN_AXIS", "check_axis", "glu", "halved", "log_softmax", "softmax", "sparsemax"]
 
 
 def softmax(x: Array, axis: int = -1) -> Array:
@@ -150,3 +150,7 @@ def check_axis(shape: Shape, axis: int) -> None:
     """Refuse an axis that an array of `shape` does not have."""
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"Expected axis to be one of the array's. Received {axis=}, {shape=}.")
+
+
+#: Those of the catalogue that make an element from others.
+ALONG_AN_AXIS = (softmax, log_softmax, sparsemax, glu)

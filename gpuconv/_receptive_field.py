@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gpuconv import activations
+from gpuconv._activations_along_axis import ALONG_AN_AXIS
 from gpuconv._display import block, ends, table
 from gpuconv.config import image_data_format
 from gpuconv.explanation import index
@@ -18,7 +19,6 @@ from gpuconv.layers.sequential import leaves
 
 __all__ = ["ENDLESS", "ReceptiveField", "receptive_field"]
 
-_ALONG_AN_AXIS = (activations.softmax, activations.log_softmax, activations.sparsemax, activations.glu)
 #: Samples; geometries are integers, so this costs nothing.
 ENDLESS = 2**40
 
@@ -185,7 +185,7 @@ def _convolutions(model: Layer) -> list[BaseConv]:
 
 def _check_activation(layer: BaseConv | Activation, data_format: str) -> None:
     """Softmax and the like go along the last axis: over the channels of a sample, or over all samples."""
-    over_channels = layer.activation in _ALONG_AN_AXIS and data_format == "channels_last"
+    over_channels = layer.activation in ALONG_AN_AXIS and data_format == "channels_last"
     if not over_channels and not activations.is_elementwise(layer.activation):
         raise ValueError(
             f"Expected activations that make a sample from that sample. Received {layer!r}, whose activation "

@@ -15,10 +15,18 @@ import numpy as np
 
 from gpuconv import activations
 from gpuconv._typing import Array
-from gpuconv.geometry import AxisGeometry, conv_axes, transpose_axes
+from gpuconv.geometry import AxisGeometry, conv_axes, crop_options, transpose_axes
 from gpuconv.layers import Activation, Dropout, Input, Layer, Sequential
 from gpuconv.layers.base_conv import BaseConv
-from gpuconv.namespace import array_namespace, astype, detached, device_of, dtype_name, dtype_named
+from gpuconv.namespace import (
+    array_namespace,
+    astype,
+    detached,
+    device_of,
+    dtype_name,
+    dtype_named,
+    zero_padded,
+)
 from gpuconv.ops import Plan, conv1d, conv1d_transpose
 from gpuconv.ops import plan as prepare
 
@@ -138,7 +146,7 @@ class Convolution:
         rows = self.joined(halo, chunk) if self.length_of(halo) else chunk
         received, length = state.received, self.length_of(chunk)
         turn = self.turn(received, length, last=True) if last else self.remembered(received, length)
-        read = self.joined(rows, self.zeros(rows, turn.zeros)) if turn.zeros else rows
+        read = zero_padded(rows, self.time, 0, turn.zeros) if turn.zeros else rows
         y = self.make(self.cut(read, turn.begin, turn.end), **turn.crops)
         # A copy: the caller may write into the chunk, and a slice would keep all of it alive, as would what
         # torch remembers of it.
@@ -162,8 +170,7 @@ class Convolution:
         end = min(after, (until - 1 + axis.crop_left) // axis.stride + 1)
         left = made + axis.crop_left - begin * axis.stride
         right = (end - begin - 1) * axis.stride + axis.reach - left - (until - made)
-        crops = {"padding": (left, max(0, right)), "output_padding": max(0, -right)}
-        return Turn(begin - first, end - first, 0, crops, kept)
+        return Turn(begin - first, end - first, 0, crop_options(left, right), kept)
 
     def remembered(self, received: int, length: int) -> Turn:
         """`turn`, which repeats once the signal is under way: then only the phase of the stride counts."""
@@ -310,10 +317,11 @@ def of_plan(plan: Plan) -> Convolution:
         "strides": axis.stride,
         "dilation_rate": axis.dilation,
     }
-    # A forward convolution may leave the last samples unread, which counts as less than no padding.
-    sizes["padding"] = (axis.crop_left, max(0, axis.crop_right))
     if job.transposed:
-        sizes["output_padding"] = max(0, -axis.crop_right)
+        sizes |= crop_options(axis.crop_left, axis.crop_right)
+    else:
+        # It may leave the last samples unread, which counts as less than no padding.
+        sizes["padding"] = (axis.crop_left, max(0, axis.crop_right))
     options: dict[str, Any] = {
         "data_format": "channels_last" if job.channels_last else "channels_first",
         "groups": job.geometry.groups,

@@ -15,7 +15,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpuconv._activations_along_axis import check_axis, glu, halved, log_softmax, softmax, sparsemax
+from gpuconv._activations_along_axis import (
+    ALONG_AN_AXIS,
+    check_axis,
+    glu,
+    halved,
+    log_softmax,
+    softmax,
+    sparsemax,
+)
 from gpuconv._activations_kinked import (
     celu,
     elu,
@@ -184,12 +192,7 @@ def is_elementwise(activation: Any) -> bool:
     (True, False)
     """
     function = _function(activation)
-    return function in _CATALOGUE.canonical.values() and function not in (
-        softmax,
-        log_softmax,
-        sparsemax,
-        glu,
-    )
+    return function in _CATALOGUE.canonical.values() and function not in ALONG_AN_AXIS
 
 
 def output_shape(activation: Any, shape: Shape) -> Shape | None:
@@ -209,7 +212,7 @@ def output_shape(activation: Any, shape: Shape) -> Shape | None:
     (2, 3, 4)
     """
     function = _function(activation)
-    if function in (softmax, log_softmax, sparsemax, glu):
+    if function in ALONG_AN_AXIS:
         axis = getattr(activation, "keywords", {}).get("axis", -1)
         check_axis(shape, axis)
         return halved(shape, axis) if function is glu else shape

@@ -27,6 +27,7 @@ __all__ = [
     "ConvGeometry",
     "as_shape",
     "conv_axes",
+    "crop_options",
     "crops",
     "input_window",
     "integer",
@@ -285,6 +286,11 @@ def _transpose_axis(
     else:
         left = int(cut[0])
     return AxisGeometry(k, s, d, left, excess - left, length, out)
+
+
+def crop_options(left: int, right: int) -> dict[str, Any]:
+    """The options of a transposed convolution that crop so much; less than 0 on the right appends zeros."""
+    return {"padding": (left, max(0, right)), "output_padding": max(0, -right)}
 
 
 def conv_axes(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv._typing import Array
-from gpuconv.geometry import as_shape, integer
+from gpuconv.geometry import as_shape, crop_options, integer
 from gpuconv.namespace import (
     DTYPES,
     array_namespace,
@@ -345,8 +345,7 @@ def _settings(taps: int, factor: int) -> dict[str, Any]:
     """What makes `factor` samples for each, the middle tap on the first of them."""
     left = (taps - 1) // 2
     right = taps - left - factor  # less than 0 where the filter ends before the next sample
-    crops = {"padding": (left, max(0, right)), "output_padding": max(0, -right)}
-    return {"strides": factor, "data_format": "channels_last", **crops}
+    return {"strides": factor, "data_format": "channels_last", **crop_options(left, right)}
 
 
 def _kaiser_kernel(reference: Array, factor: int, beta: float) -> Array:

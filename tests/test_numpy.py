@@ -97,7 +97,7 @@ def test_a_kernel_gradient_in_parts_equals_the_loops(case, parts):
     assume(expected(case) is not None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel_gradient, "_PART_ADDS", 1)
-        patch.setattr(kernel_gradient, "_MOST_PARTS", parts)
+        patch.setattr(threads, "MOST_PARTS", parts)
         y, pullback = gpuconv.vjp(case.op, case.x, case.kernel, **case.settings, groups=case.groups)
         np.testing.assert_array_equal(pullback(y)[1], expected_gradient(case, y))
 

@@ -12,6 +12,7 @@ from gpuconv._typing import Array
 from gpuconv.backends.cpu import planner
 from gpuconv.backends.cpu.call import Algorithm, Arrays, Call
 from gpuconv.backends.cpu.kernel_gradient import kernel_gradient as _kernel_gradient
+from gpuconv.backends.cpu.threads import MOST_PARTS
 from gpuconv.backends.prepared import Prepared, no_warmup, no_workspace
 from gpuconv.geometry import ConvGeometry
 from gpuconv.namespace import HALF_DTYPES, may_overlap
@@ -20,8 +21,6 @@ __all__ = ["conv", "conv_transpose", "kernel_gradient", "prepare"]
 
 #: Nanoseconds of one core that are worth a thread's while.
 _PART = 500_000
-#: A call is cut in at most so many parts: cores that are held up by others share the rest.
-_MOST_PARTS = 8
 
 
 class _Packed(NamedTuple):
@@ -144,7 +143,7 @@ def _layouts_alike(call: Call) -> Call:
 
 def _parts(call: Call, algorithm: Algorithm) -> int:
     """The parts to cut the call in."""
-    return max(1, min(_MOST_PARTS, int(algorithm.cost(call).nanoseconds() / _PART)))
+    return max(1, min(MOST_PARTS, int(algorithm.cost(call).nanoseconds() / _PART)))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -171,8 +171,7 @@ def blocks(
     """Slices of samples and of their rows, of `per_row` elements and `inner` rows of other axes each.
 
     Blocks are of `least` times as many rows as others at least, and of many times their halo where memory
-    allows. They depend on nothing but the call, so
-    results do not depend on how many threads there are.
+    allows. They depend on nothing but the call, so results do not depend on how many threads there are.
     """
     beside_halo = _beside_halo(per_row, halo)
     fewest = max(-(-least * _LEAST_ROWS // inner), beside_halo)

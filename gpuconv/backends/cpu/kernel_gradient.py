@@ -17,8 +17,6 @@ __all__ = ["kernel_gradient"]
 
 #: Multiply-adds that are worth a thread's while.
 _PART_ADDS = 20_000_000
-#: Groups are cut in at most so many parts.
-_MOST_PARTS = 8
 
 
 def kernel_gradient(call: Call, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
@@ -41,7 +39,7 @@ def kernel_gradient(call: Call, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     ndim = len(combination)
     taps, (groups, width) = windows.shape[ndim + 1 : -2], windows.shape[-2:]
     total = np.zeros((*taps, groups, width, short.shape[-1]), call.dtype)
-    parts = min(_MOST_PARTS, groups, 1 + short.size * math.prod(taps) * width // _PART_ADDS)
+    parts = min(threads.MOST_PARTS, groups, 1 + short.size * math.prod(taps) * width // _PART_ADDS)
     if parts == 1:
         _add(windows, short, total)
     else:

@@ -152,14 +152,15 @@ def _product(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
 def _cost(call: Call) -> Cost:
     stride, _, taps = as_transposed(call.axis, call.transposed)
     per_row = call.geometry.groups * call.width * (taps + stride)
-    again = halo_share(-(-call.makes[0] // stride), per_row, -(-taps // stride) - 1)
+    overlap = -(-taps // stride) - 1
+    again = halo_share(-(-call.makes[0] // stride), per_row, overlap)
     rows = int(call.samples * call.reads[0] * (1 + again))
     columns = rows * call.geometry.groups * taps * call.width
     made = call.samples * call.makes[0] * call.geometry.groups * call.width
     parts = call.samples if call.samples > 1 and call.reads[0] < 256 else 1
     # The kernel of one group is read as it is.
     packed = 0 if call.transposed and call.geometry.groups == 1 else call.weights
-    calls = 6 + 2 * stride + -(-taps // stride) + parts // 2
+    calls = 7 + 2 * stride + overlap + parts // 2
     computed = columns * padded(taps * call.width) // (taps * call.width)
     copied = columns + made * 2 + rows * call.depth * call.geometry.groups
     return Cost(computed * call.depth, computed, copied, calls, packed)

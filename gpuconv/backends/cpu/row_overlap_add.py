@@ -242,7 +242,7 @@ def _refuses(call: Call) -> str:
     for axis in call.geometry.axes:
         if reason := refuses(axis, call.transposed):
             return reason
-    if _size(call)[0] * -(-call.axis.kernel // call.axis.stride) > _MOST:
+    if _size(call)[0] * (1 + _axes(call)[0].overlap) > _MOST:
         return "for rows whose products, and those of their halo, fit a cache"
     return ""
 

@@ -19,7 +19,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
-__all__ = ["Blas", "blas", "run"]
+__all__ = ["MOST_PARTS", "Blas", "blas", "run"]
+
+#: A call is cut in at most so many parts: cores that are held up by others share the rest.
+MOST_PARTS = 8
 
 #: How OpenBLAS' functions are called: plain, with 64-bit integers, and in NumPy's own wheels.
 _SPELLINGS = ("scipy_openblas_{}64_", "openblas_{}64_", "scipy_openblas_{}", "openblas_{}")
